@@ -1,0 +1,52 @@
+# `make` lists the recipes. Each one works from a fresh clone: the environment is made on first use.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUN := $(VENV)/.installed-run
+DEV := $(VENV)/.installed-dev
+export WORLD REPLAY
+
+.PHONY: help demo up test lint docs bench lock clean
+
+help: ## list the recipes
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(RUN) ## the main job once, world to prediction (REPLAY=DIR or WORLD=live for other data)
+	@$(BIN)/cryptoml demo
+
+up: $(RUN) ## the same world stays up: Dagster UI 3000, inference API 8000, MLflow UI 5000
+	@$(BIN)/cryptoml up
+
+test: $(DEV) ## the whole test suite (ARGS=... is passed to pytest)
+	@scripts/test $(ARGS)
+
+lint: $(DEV) ## style, types, import contracts
+	@scripts/lint
+
+docs: $(DEV) ## build the documentation into site/
+	@$(BIN)/mkdocs build --strict
+
+bench: $(DEV) ## run one file of bench/, e.g. BENCH=features
+	@$(BIN)/python -m bench.run $(or $(BENCH),$(error say which: make bench BENCH=features))
+
+lock: $(DEV) ## recompile requirements/ from pyproject.toml
+	@scripts/lock
+
+clean: ## remove what demo, up and test wrote, the environment included
+	rm -rf .cryptoml $(VENV) .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache site
+
+$(VENV)/bin/python:
+	@scripts/make-venv $(PYTHON) $(VENV)
+
+$(RUN): requirements/run.txt pyproject.toml | $(VENV)/bin/python
+	@scripts/install $(VENV) requirements/run.txt
+	@touch $@
+
+$(DEV): requirements/dev.txt pyproject.toml | $(VENV)/bin/python
+	@scripts/install $(VENV) requirements/dev.txt
+	@touch $@ $(RUN)

@@ -1,0 +1,128 @@
+"""The ``cryptoml`` command."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from cryptoml_assets.errors import CryptomlError
+from cryptoml_assets.settings import Settings, settings
+from cryptoml_serving.contract.settings import SettingsError, World
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="From exchange and chain to an approved, served, monitored prediction.",
+)
+
+WorldOption = Annotated[World | None, typer.Option(help="simulated, replay or live")]
+ReplayOption = Annotated[
+    Path | None, typer.Option(help="folder of recorded data; implies --world replay")
+]
+DayOption = Annotated[datetime, typer.Option(formats=["%Y-%m-%d"])]
+
+
+def main() -> None:
+    """Run the command; an error made for people is printed without a traceback."""
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        app()
+    except (SettingsError, CryptomlError) as error:
+        typer.secho(str(error), err=True, fg=typer.colors.RED)
+        sys.exit(1)
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    # Leaving by an exception lets every context stop the children it started.
+    sys.exit(128 + number)
+
+
+def _load(world: World | None, replay: Path | None) -> Settings:
+    """Settings with the command line's world; everything is checked before anything starts."""
+    from cryptoml_assets.operations.variables import check_environment  # noqa: PLC0415
+
+    if replay is not None and not replay.is_dir():
+        raise SettingsError(f"--replay {replay}: no such folder; expected ohlcv/ and onchain/ in it")
+    if replay is not None:
+        world = World.REPLAY
+        os.environ["CRYPTOML_SANDBOX_REPLAY"] = str(replay.resolve())
+    if world is World.REPLAY and "CRYPTOML_SANDBOX_REPLAY" not in os.environ:
+        raise SettingsError("--world replay needs a folder of recorded data: --replay DIR")
+    if world is not None:
+        os.environ["CRYPTOML_WORLD"] = world.value
+    check_environment()
+    settings.cache_clear()
+    configured = settings()
+    if configured.world is not World.SIMULATED and "CRYPTOML_GATE_CLAIM" not in os.environ:
+        # Direction is close to unpredictable on recorded prices; intervals are not.
+        os.environ["CRYPTOML_GATE_CLAIM"] = "distribution"
+        settings.cache_clear()
+    return settings()
+
+
+@app.command()
+def demo(world: WorldOption = None, replay: ReplayOption = None) -> None:
+    """Run the main job once, world to prediction; the last line is one JSON object."""
+    from cryptoml_assets.operations.demo import demo as run  # noqa: PLC0415
+
+    run(_load(world, replay))
+
+
+@app.command()
+def up(world: WorldOption = None, replay: ReplayOption = None) -> None:
+    """Keep the world up: sandbox, Dagster UI, inference API, MLflow UI. Ctrl-C stops all."""
+    from cryptoml_assets.operations.up import up as run  # noqa: PLC0415
+
+    run(_load(world, replay))
+
+
+@app.command()
+def sandbox() -> None:
+    """Run the local exchange, chain and metrics world alone."""
+    _load(None, None)
+    os.execv(sys.executable, [sys.executable, "-m", "cryptoml_sandbox"])  # noqa: S606
+
+
+@app.command()
+def serve() -> None:
+    """Run the inference service alone; it answers once a model is approved."""
+    _load(None, None)
+    os.execv(sys.executable, [sys.executable, "-m", "cryptoml_serving"])  # noqa: S606
+
+
+@app.command()
+def backfill(start: DayOption, end: DayOption, world: WorldOption = None) -> None:
+    """Materialise every daily asset from START to END (both days included) in one run."""
+    from cryptoml_assets.operations.backfill import backfill as run  # noqa: PLC0415
+
+    run(_load(world, None), start.date(), end.date())
+
+
+@app.command()
+def doctor(world: WorldOption = None) -> None:
+    """Check settings, ports, versions and reachability, and say what to do."""
+    from cryptoml_assets.operations.doctor import doctor as run  # noqa: PLC0415
+
+    if not run(world):
+        raise typer.Exit(1)
+
+
+@app.command("settings")
+def show_settings() -> None:
+    """Print every setting with its default and meaning, as an .env file."""
+    from cryptoml_assets.operations.variables import example  # noqa: PLC0415
+
+    typer.echo(example(), nl=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""The code location: the rooms' shells gathered, resources bound from the settings."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+import cryptoml_assets.deployment.assets as deployment
+import cryptoml_assets.features.assets as features
+import cryptoml_assets.features.checks as feature_checks
+import cryptoml_assets.models.assets as models
+import cryptoml_assets.monitoring.assets as monitoring
+import cryptoml_assets.onchain.assets as onchain
+import cryptoml_assets.onchain.checks as onchain_checks
+import cryptoml_assets.prices.assets as prices
+import cryptoml_assets.prices.checks as price_checks
+from cryptoml_assets import jobs
+from cryptoml_assets.models.schedules import retrain_daily
+from cryptoml_assets.monitoring.sensors import keep_fresh, notify_failed_run, retrain_on_drift
+from cryptoml_assets.resources.feature_store import FeatureStoreResource
+from cryptoml_assets.resources.io_manager import LakeIOManager
+from cryptoml_assets.resources.tracker import Tracker
+from cryptoml_assets.settings import settings
+
+configured = settings()
+
+defs = dg.Definitions(
+    assets=dg.load_assets_from_modules([prices, onchain, features, models, deployment, monitoring]),
+    asset_checks=dg.load_asset_checks_from_modules([price_checks, onchain_checks, feature_checks]),
+    jobs=[jobs.ingest, jobs.train, jobs.retrain],
+    schedules=[retrain_daily],
+    sensors=[keep_fresh, retrain_on_drift, notify_failed_run],
+    resources={
+        "lake": LakeIOManager(uri=configured.lake_uri),
+        "feature_store": FeatureStoreResource(
+            repository=str(configured.feature_repo), home=str(configured.home_path)
+        ),
+        "tracker": Tracker(
+            tracking_uri=configured.tracking_address,
+            artifact_location=str(configured.home_path / "mlartifacts"),
+        ),
+    },
+    executor=dg.in_process_executor,
+)

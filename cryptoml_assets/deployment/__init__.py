@@ -1,0 +1,1 @@
+"""The gate, approvals and what is deployed."""

@@ -1,0 +1,88 @@
+"""The rules a model is held against, each a small function from figures to PASS or FAIL."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from cryptoml_serving.contract.approval import Criterion
+
+Claim = Literal["direction", "distribution"]
+
+#: Largest difference between two computations of the same answer.
+ANSWER_TOLERANCE = 1e-6
+#: Nominal coverage of the interval.
+NOMINAL_COVERAGE = 0.9
+
+#: Claim → the figure that says how much better than the base rate, and its p-value.
+SKILL: dict[Claim, str] = {"direction": "log_loss_skill", "distribution": "crps_skill"}
+P_VALUE: dict[Claim, str] = {"direction": "direction_p_value", "distribution": "crps_p_value"}
+_BASE: dict[Claim, str] = {
+    "direction": "log loss of the chance of an up move, against the training base rate",
+    "distribution": "CRPS of the predicted distribution, against that of all training labels",
+}
+
+
+def minimum_rows(rows: float, least: int) -> Criterion:
+    """Enough out-of-sample rows for a verdict."""
+    return Criterion(
+        name="minimum_rows",
+        passed=rows >= least,
+        figure=rows,
+        threshold=least,
+        rule=f"at least {least} rows out of sample",
+    )
+
+
+def beats_base_rate(claim: Claim, skill: float) -> Criterion:
+    """Better out of sample than knowing only the past's frequencies."""
+    return Criterion(
+        name="beats_base_rate",
+        passed=skill > 0.0,
+        figure=skill,
+        threshold=0.0,
+        rule=f"share of loss saved above 0: {_BASE[claim]}",
+    )
+
+
+def significance(claim: Claim, p_value: float, largest: float) -> Criterion:
+    """Not explained by luck."""
+    return Criterion(
+        name="significance",
+        passed=p_value <= largest,
+        figure=p_value,
+        threshold=largest,
+        rule=f"one-sided block-bootstrap p-value of the {claim} skill at most {largest:g}",
+    )
+
+
+def coverage(share: float, tolerance: float) -> Criterion:
+    """The 90 % interval holds about 90 % of what happened."""
+    return Criterion(
+        name="coverage",
+        passed=abs(share - NOMINAL_COVERAGE) <= tolerance,
+        figure=share,
+        threshold=tolerance,
+        rule=f"coverage of the 90 % interval within {tolerance:g} of {NOMINAL_COVERAGE}",
+    )
+
+
+def no_suspected_leak(accuracy: float, limit: float) -> Criterion:
+    """Not too good to be true."""
+    return Criterion(
+        name="no_suspected_leak",
+        passed=accuracy <= limit,
+        figure=accuracy,
+        threshold=limit,
+        rule=f"directional accuracy at most {limit:g}; above, future data has leaked in",
+    )
+
+
+def same_answers(difference: float) -> Criterion:
+    """The loaded bundle answers as the trainer did."""
+    return Criterion(
+        name="same_answers",
+        passed=difference <= ANSWER_TOLERANCE,
+        figure=difference,
+        threshold=ANSWER_TOLERANCE,
+        rule=f"loaded bundle and trainer differ by at most {ANSWER_TOLERANCE:g} on every row",
+    )

@@ -1,0 +1,47 @@
+"""Everything that can go wrong in the asset graph, as one tree.
+
+::
+
+    CryptomlError
+    ├── UnknownSymbolError        a symbol the venue does not list; names close matches
+    ├── WorldUnreachableError     venue, node or metrics API down after bounded retries
+    ├── UnusableAnswerError       the outside world answered with something that cannot be trusted
+    │   └── WrongChainError       the node is on another chain than the settings say
+    ├── LakeError                 a table cannot be read or written as asked
+    ├── TrainingDataError         rows that cannot be learnt from: too few, constant, empty
+    └── ApprovalError             no trustworthy verdict on a model, or a key that cannot sign
+"""
+
+from __future__ import annotations
+
+
+class CryptomlError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class UnknownSymbolError(CryptomlError):
+    """A symbol the venue does not list; the message names the venue and close matches."""
+
+
+class WorldUnreachableError(CryptomlError):
+    """The venue, node or metrics API stayed down through every retry."""
+
+
+class UnusableAnswerError(CryptomlError):
+    """The outside world answered with something that cannot be trusted."""
+
+
+class WrongChainError(UnusableAnswerError):
+    """The node is on another chain than ``CRYPTOML_CHAIN_ID``."""
+
+
+class LakeError(CryptomlError):
+    """A table cannot be read or written as asked."""
+
+
+class TrainingDataError(CryptomlError):
+    """Rows that cannot be learnt from: too few, constant or empty."""
+
+
+class ApprovalError(CryptomlError):
+    """No trustworthy verdict on a model, or a key that cannot sign."""

@@ -1,0 +1,1 @@
+"""The feature catalog, its computation, the feature store and the training set."""

@@ -1,0 +1,39 @@
+"""Which code a run is made of."""
+
+from __future__ import annotations
+
+import subprocess
+from functools import cache
+from pathlib import Path
+
+_UNKNOWN = "unknown"
+
+
+@cache
+def git_commit() -> str:
+    """Commit of the checkout this code runs from, ``-dirty`` where files differ from it.
+
+    An installed package without a checkout answers ``unknown``.
+    """
+    root = Path(__file__).parents[2]
+    # Installed below somebody else's checkout, the commit found would be theirs.
+    if _git(root, "rev-parse", "--show-toplevel") != str(root):
+        return _UNKNOWN
+    commit = _git(root, "rev-parse", "HEAD")
+    if not commit:
+        return _UNKNOWN
+    return f"{commit}-dirty" if _git(root, "status", "--porcelain") else commit
+
+
+def _git(root: Path, *arguments: str) -> str:
+    try:
+        answer = subprocess.run(  # noqa: S603 - fixed arguments
+            ["git", "-C", str(root), *arguments],  # noqa: S607 - the person's own git
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return answer.stdout.strip() if answer.returncode == 0 else ""

@@ -1,0 +1,112 @@
+"""Chronological parts of a training set between which no label leaks.
+
+Parts follow each other in time: *fit* (weights, scaling), *validation* (early stopping),
+*calibration* (intervals, probabilities), *test* (out of sample, seen by nothing that is fitted).
+A row at ``t`` carries a label known at ``t + horizon``; a row whose label reaches to within the
+embargo of the next part's first event is purged from every part before it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cryptoml_assets.errors import TrainingDataError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: Share of the rows before the test part whose tail calibrates.
+CALIBRATION_SHARE = 0.2
+#: Share of the rows before the calibration part whose tail decides when to stop.
+VALIDATION_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Split:
+    """Masks of shape (n,) over the rows; disjoint, and each later than the one before.
+
+    Attributes:
+        fit: rows that weights and scaling are fitted on.
+        validation: rows that decide when to stop.
+        calibration: rows that intervals and probabilities are calibrated on.
+        test: rows held out of sample.
+        test_start: the first test event.
+    """
+
+    fit: NDArray[np.bool_]
+    validation: NDArray[np.bool_]
+    calibration: NDArray[np.bool_]
+    test: NDArray[np.bool_]
+    test_start: np.datetime64
+
+    @property
+    def training(self) -> NDArray[np.bool_]:
+        """Every row before the test part that survived the purges."""
+        return self.fit | self.validation | self.calibration
+
+
+def split(
+    events: NDArray[np.datetime64],
+    label_times: NDArray[np.datetime64],
+    *,
+    test_share: float,
+    embargo: timedelta = timedelta(0),
+) -> Split:
+    """Split rows by time; every symbol's row of one instant falls into the same part.
+
+    Args:
+        events: shape (n,), when each row's features are known.
+        label_times: shape (n,), when each row's label is known; never before its event.
+        test_share: newest share of the rows that is held out of sample.
+        embargo: gap kept between the last label of a part and the first event of the next.
+
+    Raises:
+        TrainingDataError: too few instants to leave every part a row after purging.
+    """
+    gap = np.timedelta64(embargo)
+    test_start = _newest(events, test_share)
+    calibration_start = _newest(events[events < test_start], CALIBRATION_SHARE)
+    validation_start = _newest(events[events < calibration_start], VALIDATION_SHARE)
+    before_test = purged_before(label_times, test_start, gap)
+    before_calibration = purged_before(label_times, calibration_start, gap)
+    before_validation = purged_before(label_times, validation_start, gap)
+    parts = Split(
+        fit=before_validation & (events < validation_start),
+        validation=before_calibration & (events >= validation_start) & (events < calibration_start),
+        calibration=before_test & (events >= calibration_start) & (events < test_start),
+        test=events >= test_start,
+        test_start=test_start,
+    )
+    sizes = {
+        name: int(getattr(parts, name).sum())
+        for name in ("fit", "validation", "calibration", "test")
+    }
+    if min(sizes.values()) == 0:
+        message = (
+            f"{len(events)} rows over {np.unique(events).size} instants are too few for a purged "
+            f"split with an embargo of {embargo}: {sizes}"
+        )
+        raise TrainingDataError(message)
+    return parts
+
+
+def purged_before(
+    label_times: NDArray[np.datetime64], start: np.datetime64, embargo: np.timedelta64
+) -> NDArray[np.bool_]:
+    """Mask of the rows whose label is known an embargo before ``start``."""
+    mask: NDArray[np.bool_] = label_times + embargo <= start
+    return mask
+
+
+def _newest(events: NDArray[np.datetime64], share: float) -> np.datetime64:
+    """The event from which on about ``share`` of the rows lie."""
+    if len(events) == 0:
+        message = "no rows are left before the newest part"
+        raise TrainingDataError(message)
+    position = min(int(len(events) * (1 - share)), len(events) - 1)
+    instant: np.datetime64 = np.sort(events)[position]
+    return instant

@@ -1,0 +1,1 @@
+"""Drift of features, and what asks for a retrain."""

@@ -1,0 +1,1 @@
+"""The ``cryptoml`` command: demo, up, backfill, doctor, and the processes they run."""

@@ -1,0 +1,211 @@
+"""The main job once, end to end: world, asset graph, approved model, one served prediction."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+import httpx
+from rich.console import Console
+from rich.table import Table
+
+from cryptoml_assets.errors import ApprovalError, WorldUnreachableError
+from cryptoml_assets.operations.graph import keep_log, prepare_dagster_home, run_job
+from cryptoml_assets.operations.processes import Child, Children
+from cryptoml_assets.operations.world import (
+    RunningWorld,
+    choose_port,
+    frozen_instant,
+    reachable,
+    sandbox_port,
+    set_environment,
+    start_sandbox,
+)
+from cryptoml_assets.retry import call_with_retries
+from cryptoml_assets.settings import Settings
+from cryptoml_serving.contract.settings import World, format_duration
+
+_SERVING_READY_SECONDS = 90.0
+_HOST = "127.0.0.1"
+_SERVING_PORT = 8000
+
+#: What the last line of a demo holds.
+ANSWER_FIELDS = (
+    "symbol",
+    "expected_return",
+    "lower",
+    "upper",
+    "probability_up",
+    "model_version",
+    "feature_timestamp",
+    "prediction_id",
+    "source",
+)
+
+
+class _UnreachableError(Exception):
+    """One round of questions found an address that does not answer."""
+
+
+@dataclass(frozen=True)
+class Narrator:
+    """Tells a person what happens, with the seconds since the command began."""
+
+    console: Console
+    began: float
+
+    @classmethod
+    def begin(cls) -> Narrator:
+        """Start counting now."""
+        return cls(Console(highlight=False), time.monotonic())
+
+    def say(self, text: str) -> None:
+        """Print one line."""
+        seconds = time.monotonic() - self.began
+        self.console.print(f"[dim]{seconds:6.1f} s[/dim]  {text}", soft_wrap=True)
+
+
+def demo(configured: Settings) -> None:
+    """Run the whole platform once and print one served prediction as the last line.
+
+    Raises:
+        CryptomlError: whatever stopped it, worded for a person.
+    """
+    narrator = Narrator.begin()
+    with Children(configured.home_path / "logs") as children:
+        configured, world = open_world(configured, children, narrator, freeze=True)
+        build(configured, world, narrator)
+        narrator.say("inference service starting ...")
+        serving, address = start_serving(children, choose_port(_SERVING_PORT))
+        children.wait_ready(serving, f"{address}/ready", _SERVING_READY_SECONDS)
+        symbol = configured.symbols[0]
+        answer = httpx.post(f"{address}/predict", json={"symbol": symbol}, timeout=30.0)
+        if not answer.is_success:
+            raise serving.failure(f"answered HTTP {answer.status_code}: {answer.text}")
+        narrator.say(f"POST {address}/predict answered for {symbol}")
+        _summarise(narrator.console, configured, world, answer.json())
+    sys.stdout.write(json.dumps({name: answer.json()[name] for name in ANSWER_FIELDS}) + "\n")
+
+
+def open_world(
+    configured: Settings,
+    children: Children,
+    narrator: Narrator,
+    *,
+    freeze: bool,
+) -> tuple[Settings, RunningWorld]:
+    """Bring up the world the settings ask for and check that it answers.
+
+    Raises:
+        WorldUnreachableError: naming every address that stayed silent.
+    """
+    if configured.world is World.LIVE:
+        require_reachable(configured, narrator)
+        return configured, RunningWorld("live", configured.clock(), configured.symbols, ())
+    simulated = configured.world is World.SIMULATED
+    world = start_sandbox(
+        children,
+        frozen=frozen_instant(configured) if freeze and simulated else configured.now,
+        port=choose_port(sandbox_port(configured)),
+    )
+    configured = set_environment({})
+    kept = f"; simulated all the same: {', '.join(world.simulated_parts)}"
+    narrator.say(
+        f"[bold]{world.source}[/bold] world at {world.now:%Y-%m-%d %H:%M} UTC on "
+        f"{configured.sandbox_url}{kept if world.simulated_parts and not simulated else ''}"
+    )
+    return configured, world
+
+
+def require_reachable(configured: Settings, narrator: Narrator) -> None:
+    """Ask every outside address, again after each retry delay while one is silent.
+
+    Raises:
+        WorldUnreachableError: naming each address that stayed silent and why.
+    """
+
+    def ask() -> None:
+        silent = {role: why for role, why in reachable(configured).items() if why}
+        if silent:
+            raise _UnreachableError("; ".join(f"{role} ({why})" for role, why in silent.items()))
+
+    narrator.say("asking the live world's public addresses ...")
+    call_with_retries(
+        ask,
+        transient=(_UnreachableError,),
+        delays=configured.retry_delays,
+        what="live world",
+    )
+
+
+def build(configured: Settings, world: RunningWorld, narrator: Narrator) -> None:
+    """Materialise the whole graph over the world's last days.
+
+    Raises:
+        RunFailedError: naming the step that failed.
+        ApprovalError: when the gate approved nothing and nothing was approved before.
+    """
+    first, last = covered_days(configured, world.now)
+    keep_log(configured.home_path / "logs" / "graph.log")
+    prepare_dagster_home(configured.home_path)
+    narrator.say(
+        f"{len(configured.symbols)} symbols, {configured.timeframe} bars, "
+        f"{first} … {last}, horizon {format_duration(configured.horizon)}"
+    )
+    run_job("ingest", narrator.say, days=(first, last))
+    run_job("train", narrator.say)
+    narrator.say(_verdict(configured))
+
+
+def covered_days(configured: Settings, now: datetime) -> tuple[date, date]:
+    """First and last partition of a build: ``days`` of history and the day in progress."""
+    first = max((now - timedelta(days=configured.days)).date(), configured.start)
+    return first, now.date()
+
+
+def start_serving(children: Children, port: int) -> tuple[Child, str]:
+    """Start the inference service as a child; it becomes ready once a model is approved."""
+    child = children.start(
+        "serving",
+        [sys.executable, "-m", "cryptoml_serving"],
+        {"CRYPTOML_SERVING_HOST": _HOST, "CRYPTOML_SERVING_PORT": str(port)},
+    )
+    return child, f"http://{_HOST}:{port}"
+
+
+def _verdict(configured: Settings) -> str:
+    from cryptoml_assets.deployment.history import newest_approval  # noqa: PLC0415
+
+    approval = newest_approval(configured)
+    if approval is None:
+        raise ApprovalError(
+            "the gate approved no model, so nothing may be served; the reasons stand in the "
+            "observation of validated_deployment in the Dagster UI"
+        )
+    return (
+        f"model version {approval.model_version} approved by {approval.decided_by} "
+        f"for its {approval.claim} skill"
+    )
+
+
+def _summarise(
+    console: Console, configured: Settings, world: RunningWorld, answer: dict[str, object]
+) -> None:
+    from cryptoml_assets.resources.lake import Lake  # noqa: PLC0415
+
+    lake = Lake(configured.lake_uri)
+    rows = Table(title="lake", show_edge=False)
+    rows.add_column("table")
+    rows.add_column("rows", justify="right")
+    for table in lake.tables():
+        rows.add_row(table, f"{lake.row_count(table):,}")
+    console.print(rows)
+    fields = Table(title=f"prediction ({world.source} data)", show_edge=False, show_header=False)
+    for name, value in answer.items():
+        fields.add_row(name, f"{value:.6f}" if isinstance(value, float) else str(value))
+    console.print(fields)
+    if world.source == World.SIMULATED:
+        console.print("Learnt on simulated data with a planted signal: no evidence of market skill.")

@@ -1,0 +1,93 @@
+"""The world that stays up: sandbox, Dagster UI, inference API and MLflow UI."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from cryptoml_assets.operations.demo import Narrator, build, open_world, start_serving
+from cryptoml_assets.operations.processes import Children, require_port
+from cryptoml_assets.operations.world import sandbox_port
+from cryptoml_assets.settings import Settings
+from cryptoml_serving.contract.settings import World
+
+_HOST = "127.0.0.1"
+_SERVING_PORT = 8000
+_START_SECONDS = 120.0
+
+
+def up(configured: Settings) -> None:
+    """Bring everything up, materialise what is missing, and stay until interrupted.
+
+    Raises:
+        PortInUseError: before anything starts, naming the port's setting.
+        ChildError: when a process ends by itself; the others are stopped.
+    """
+    narrator = Narrator.begin()
+    serving_port = int(os.environ.get("CRYPTOML_SERVING_PORT", _SERVING_PORT))
+    if configured.world is not World.LIVE:
+        require_port("CRYPTOML_SANDBOX_URL port", _HOST, sandbox_port(configured))
+    require_port("CRYPTOML_DAGSTER_PORT", _HOST, configured.dagster_port)
+    require_port("CRYPTOML_SERVING_PORT", _HOST, serving_port)
+    require_port("CRYPTOML_MLFLOW_PORT", _HOST, configured.mlflow_port)
+    with Children(configured.home_path / "logs") as children:
+        configured, world = open_world(configured, children, narrator, freeze=False)
+        build(configured, world, narrator)
+        addresses = {
+            "Dagster UI": _start_dagster(children, configured.dagster_port),
+            "MLflow UI": _start_mlflow(children, configured),
+        }
+        serving, inference = start_serving(children, serving_port)
+        children.wait_ready(serving, f"{inference}/ready", _START_SECONDS)
+        addresses["inference API"] = inference
+        if configured.world is not World.LIVE:
+            addresses["sandbox world"] = configured.sandbox_url
+        for name, address in addresses.items():
+            narrator.console.print(f"  {name:14} {address}")
+        narrator.console.print("Ctrl-C stops everything.")
+        children.watch()
+
+
+def _start_dagster(children: Children, port: int) -> str:
+    address = f"http://{_HOST}:{port}"
+    child = children.start(
+        "dagster",
+        [
+            str(Path(sys.executable).with_name("dagster")),
+            "dev",
+            "--workspace",
+            str(Path(__file__).parents[2] / "workspace.yaml"),
+            "--host",
+            _HOST,
+            "--port",
+            str(port),
+        ],
+        {},
+    )
+    children.wait_ready(child, f"{address}/server_info", _START_SECONDS)
+    return address
+
+
+def _start_mlflow(children: Children, configured: Settings) -> str:
+    address = f"http://{_HOST}:{configured.mlflow_port}"
+    child = children.start(
+        "mlflow",
+        [
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--backend-store-uri",
+            configured.tracking_address,
+            "--host",
+            _HOST,
+            "--port",
+            str(configured.mlflow_port),
+            "--workers",
+            "1",
+        ],
+        {},
+    )
+    children.wait_ready(child, f"{address}/health", _START_SECONDS)
+    return address

@@ -1,0 +1,1 @@
+"""Raw bars of an exchange."""

@@ -1,0 +1,1 @@
+"""Connections: lake, feature store, tracker, venue, chain node."""

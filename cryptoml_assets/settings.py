@@ -1,0 +1,182 @@
+"""Every ``CRYPTOML_*`` variable the asset graph reads, typed and documented."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from cryptoml_serving.contract.settings import (
+    Counts,
+    Duration,
+    Numbers,
+    SharedSettings,
+    World,
+    format_duration,
+)
+
+Timeframe = Literal["1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "12h", "1d"]
+_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+_PUBLIC_CHAIN_NODE = "https://ethereum-rpc.publicnode.com"
+_PUBLIC_METRICS_API = "https://community-api.coinmetrics.io"
+
+
+class Settings(SharedSettings):
+    """Settings of the asset graph and of the ``cryptoml`` command."""
+
+    # world
+    lake: str = Field("", description="folder or s3:// address of the lake; empty: in the home")
+    start: date = Field(date(2024, 1, 1), description="first day of the daily partitions (UTC)")
+    days: int = Field(60, description="days of history a demo or training run covers", ge=2)
+    venue: str = Field("binance", description="ccxt id of the exchange")
+    venue_url: str = Field(
+        "", description="base URL of the exchange; empty: the sandbox, or the public one when live"
+    )
+    chain_url: str = Field(
+        "", description="Ethereum JSON-RPC address; empty: the sandbox, or a public one when live"
+    )
+    chain_id: int = Field(1, description="chain id the node must answer with", ge=1)
+    metrics_url: str = Field(
+        "", description="Coin Metrics API address; empty: the sandbox, or the public one when live"
+    )
+    sandbox_url: str = Field(
+        "http://127.0.0.1:8900", description="address where the sandbox world listens"
+    )
+    request_timeout: Duration = Field(
+        timedelta(seconds=20), description="longest wait for one answer of the outside world"
+    )
+    retry_delays: Numbers = Field(
+        (1.0, 2.0, 4.0), description="comma-separated seconds to wait before each retry"
+    )
+
+    # data
+    timeframe: Timeframe = Field("5m", description="length of a bar: 1m, 5m, 15m, 1h, ...")
+    horizon: Duration = Field(
+        timedelta(hours=1), description="how far ahead the return is predicted, e.g. 1h"
+    )
+    block_days: int = Field(
+        0, description="newest days of each run for which blocks are read; 0: all of them", ge=0
+    )
+    finality_delay: Duration = Field(
+        timedelta(minutes=15), description="age after which a block counts as knowable"
+    )
+    metrics_lag: Duration = Field(
+        timedelta(hours=4), description="publication lag of network metrics after day end"
+    )
+    completeness: float = Field(
+        0.95, description="least share of expected bars a partition must hold", gt=0, le=1
+    )
+
+    # training
+    training_days: int = Field(
+        0, description="days of features a model is trained and tested on; 0: same as days", ge=0
+    )
+    test_share: float = Field(
+        0.2, description="newest share of the rows held out of sample", gt=0, lt=0.9
+    )
+    embargo: Duration = Field(
+        timedelta(hours=1), description="gap left after the purge between training and test rows"
+    )
+    hidden_units: Counts = Field((64, 32), description="comma-separated layer widths")
+    epochs: int = Field(12, description="most passes over the training rows", ge=1)
+    batch_size: int = Field(1024, description="rows per optimiser step", ge=1)
+    learning_rate: float = Field(1e-3, description="peak learning rate of AdamW", gt=0, lt=1)
+    weight_decay: float = Field(1e-2, description="decoupled weight decay of AdamW", ge=0)
+    ensemble_size: int = Field(4, description="seeds trained and averaged", ge=1)
+    seed: int = Field(7, description="seed of weights, shuffles and bootstraps", ge=0)
+
+    # gate
+    gate_claim: Literal["direction", "distribution"] = Field(
+        "direction",
+        description="skill a model must prove to be approved: direction or distribution",
+    )
+    gate_significance: float = Field(
+        0.05, description="largest one-sided block-bootstrap p-value of the skill", gt=0, lt=1
+    )
+    gate_coverage_tolerance: float = Field(
+        0.05, description="largest distance of the 90 % interval's coverage from 0.90", gt=0, lt=1
+    )
+    gate_suspected_leak: float = Field(
+        0.65, description="directional accuracy above which a leak is suspected", gt=0.5, le=1
+    )
+    gate_minimum_rows: int = Field(
+        1000, description="least number of out-of-sample rows a verdict needs", ge=1
+    )
+
+    # monitoring
+    drift_threshold: float = Field(
+        0.25, description="population stability index above which a feature has drifted", gt=0
+    )
+    drift_share: float = Field(
+        0.3, description="share of drifted features that asks for a retrain", gt=0, le=1
+    )
+    retrain_cooldown: Duration = Field(
+        timedelta(hours=6), description="least time between two retrains asked for by drift"
+    )
+    freshness: Duration = Field(
+        timedelta(minutes=30), description="age past which raw and feature assets are stale"
+    )
+    dagster_port: int = Field(3000, description="port of the Dagster UI", ge=1, le=65535)
+    mlflow_port: int = Field(5000, description="port of the MLflow UI", ge=1, le=65535)
+
+    @model_validator(mode="after")
+    def _horizon_is_whole_bars(self) -> Settings:
+        if self.horizon <= timedelta(0) or self.horizon % self.bar:
+            message = (
+                f"CRYPTOML_HORIZON={format_duration(self.horizon)} is not a whole number of "
+                f"{self.timeframe} bars"
+            )
+            raise ValueError(message)
+        return self
+
+    @property
+    def bar(self) -> timedelta:
+        """Length of one bar."""
+        return timedelta(**{_UNITS[self.timeframe[-1]]: int(self.timeframe[:-1])})
+
+    @property
+    def lake_uri(self) -> str:
+        """Where the lake's tables live: the address set, or a folder under the home."""
+        return self.lake or str(self.home_path / "lake")
+
+    @property
+    def venue_address(self) -> str | None:
+        """Base URL of the exchange, or none for ccxt's own public one."""
+        if self.venue_url or self.world is World.LIVE:
+            return self.venue_url or None
+        return self.sandbox_url
+
+    @property
+    def chain_address(self) -> str:
+        """JSON-RPC address of the chain node."""
+        live = self.world is World.LIVE
+        return self.chain_url or (_PUBLIC_CHAIN_NODE if live else f"{self.sandbox_url}/rpc")
+
+    @property
+    def metrics_address(self) -> str:
+        """Base URL of the network metrics API, without the ``/v4``."""
+        live = self.world is World.LIVE
+        return self.metrics_url or (_PUBLIC_METRICS_API if live else self.sandbox_url)
+
+    @property
+    def private_key_path(self) -> Path:
+        """The PEM file with the Ed25519 key that signs approvals."""
+        return self.home_path / "keys" / "approval.key"
+
+    @property
+    def training_window(self) -> timedelta:
+        """How much feature history a training run reads."""
+        return timedelta(days=self.training_days or self.days)
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process, read once.
+
+    Raises:
+        SettingsError: naming each unusable variable.
+    """
+    return Settings.load()

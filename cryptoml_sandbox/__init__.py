@@ -1,0 +1,1 @@
+"""A local exchange, chain and metrics world that speaks the real protocols."""

@@ -1,0 +1,121 @@
+"""Every variable the sandbox world reads, typed and documented."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_settings import SettingsConfigDict
+
+from cryptoml_sandbox.symbols import listed
+from cryptoml_serving.contract.settings import Duration, EnvironmentSettings, Instant, Names
+
+_PREFIX = "CRYPTOML_SANDBOX_"
+Rate = Annotated[float, Field(ge=0, le=1)]
+
+
+class Faults(BaseModel):
+    """How often each fault happens, as a share of requests (0: never, 1: every one)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rate_limited: Rate = Field(0.0, description="answer 429 with Retry-After")
+    banned: Rate = Field(0.0, description="answer 418 with Retry-After")
+    server_error: Rate = Field(0.0, description="answer 500")
+    unavailable: Rate = Field(0.0, description="answer 503")
+    stall: Rate = Field(0.0, description="wait stall_seconds before the answer starts")
+    truncated: Rate = Field(0.0, description="cut the JSON body in half and close")
+    missing_bars: Rate = Field(0.0, description="leave bars out of a page of klines")
+    duplicate_bars: Rate = Field(0.0, description="repeat bars in a page of klines")
+    late_bars: Rate = Field(0.0, description="hold back the newest closed bar of a page")
+    revised_bars: Rate = Field(0.0, description="give a bar with figures later corrected")
+    descending_bars: Rate = Field(0.0, description="give a page of klines newest first")
+
+    stall_seconds: float = Field(30.0, description="length of a stall", gt=0)
+    retry_after_seconds: int = Field(1, description="Retry-After of 429 and 418", ge=0)
+    limit: int = Field(0, description="faults after which none happens; 0: no limit", ge=0)
+
+
+class SandboxSettings(EnvironmentSettings):
+    """Settings of the sandbox world."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX, frozen=True, extra="ignore", populate_by_name=True
+    )
+
+    host: str = Field("127.0.0.1", description="address the sandbox listens on")
+    port: int = Field(8900, description="port the sandbox listens on; 0: any free", ge=0, le=65535)
+
+    # which world
+    world: Literal["simulated", "replay"] = Field(
+        "simulated",
+        validation_alias="CRYPTOML_WORLD",
+        description="simulated, or replay of the recorded files in CRYPTOML_SANDBOX_REPLAY",
+    )
+    replay: Path | None = Field(
+        None, description="folder of recorded files: ohlcv/*-5m.feather, onchain/*.csv"
+    )
+    seed: int = Field(7, description="seed of everything simulated", ge=0)
+    genesis: Instant = Field(
+        datetime(2024, 1, 1, tzinfo=UTC), description="UTC midnight at which the world begins"
+    )
+
+    # clock
+    now: Instant | None = Field(
+        None,
+        validation_alias="CRYPTOML_NOW",
+        description="ISO instant at which the world's clock stands still; empty: it runs",
+    )
+    start: Instant | None = Field(
+        None, description="ISO instant from which the world's clock runs; empty: the real time"
+    )
+    speed: float = Field(1.0, description="seconds of the world in one real second", gt=0)
+
+    # market
+    symbols: Names = Field(
+        (),
+        description="comma-separated symbols the venue lists, e.g. BTC/USDT; empty: all it knows",
+    )
+    signal: float = Field(
+        1.0,
+        description="strength of the planted predictability: 0 none, 1 an hourly correlation "
+        "of about 0.17, at most 2.5",
+        ge=0,
+        le=2.5,
+    )
+
+    # network metrics
+    metrics_lag: Duration = Field(
+        timedelta(hours=4), description="time after day end at which metrics are published"
+    )
+
+    # chain
+    chain_id: int = Field(1, description="chain id of the node", ge=1)
+    block_seconds: int = Field(600, description="seconds between two blocks", ge=1)
+    transactions_per_block: int = Field(20, description="mean transactions in a block", ge=0)
+    safe_seconds: int = Field(384, description="age at which a block is safe", ge=0)
+    finality_seconds: int = Field(768, description="age at which a block is finalized", ge=0)
+    reorg_depth: int = Field(0, description="blocks a chain reorganisation replaces", ge=0)
+
+    faults: Faults = Field(
+        Faults(), description='JSON object of fault rates, e.g. {"rate_limited": 0.1}'
+    )
+
+    @model_validator(mode="after")
+    def _is_one_world(self) -> SandboxSettings:
+        if self.world == "replay" and self.replay is None:
+            message = f"replay needs {_PREFIX}REPLAY, the folder of recorded files"
+            raise ValueError(message)
+        if self.now is not None and (self.start is not None or self.speed != 1.0):
+            message = f"CRYPTOML_NOW freezes the clock; {_PREFIX}START and _SPEED make it run"
+            raise ValueError(message)
+        if self.genesis.astimezone(UTC).time() != datetime.min.time():
+            message = f"{_PREFIX}GENESIS={self.genesis.isoformat()} is not midnight UTC"
+            raise ValueError(message)
+        if self.world == "simulated" and self.now is not None and self.now < self.genesis:
+            message = f"CRYPTOML_NOW={self.now.isoformat()} lies before the world begins"
+            raise ValueError(message)
+        listed(self.symbols)
+        return self

@@ -1,0 +1,1 @@
+"""The inference service; it knows neither Dagster nor the asset graph."""

@@ -1,0 +1,1 @@
+"""What the asset graph and the service agree on."""

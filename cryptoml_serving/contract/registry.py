@@ -1,0 +1,44 @@
+"""Where a bundle and its approval lie in MLflow: names both sides agree on, and nothing else.
+
+The bundle is a folder among the artifacts of the training run. The registered model version points
+at that run and carries the bundle's digest as a tag. Approving a version adds
+``approval/<version>.json`` to the same run; the alias moves only after both are there.
+"""
+
+from __future__ import annotations
+
+#: Feast feature service whose features a bundle reads.
+FEATURE_SERVICE = "cryptoml_return_v1"
+#: Artifact folder of the training run that holds the bundle.
+BUNDLE_FOLDER = "bundle"
+#: Artifact folder of the training run that holds the signed approvals.
+APPROVAL_FOLDER = "approval"
+#: Artifact of the training run: the trainer's own answers to the out-of-sample rows.
+PREDICTIONS_FILE = "evaluation/predictions.parquet"
+#: Alias of the registered model that serving follows.
+CHAMPION_ALIAS = "champion"
+#: Tag of a model version: the digest of its bundle.
+DIGEST_TAG = "cryptoml.bundle_digest"
+#: Tag of a run and of a model version: the world its rows came from.
+SOURCE_TAG = "cryptoml.source"
+#: Tag of a run and of a model version: the model family.
+FAMILY_TAG = "cryptoml.family"
+
+#: Process environment under which MLflow is used, set before it is first imported: it sends
+#: nothing home, revives no serialised objects, and keeps its small talk out of our logs.
+MLFLOW_ENVIRONMENT = {
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+}
+
+
+def approval_file(model_version: str) -> str:
+    """Artifact path of the signed approval of one version, below its run."""
+    return f"{APPROVAL_FOLDER}/{model_version}.json"
+
+
+def champion_uri(model_name: str) -> str:
+    """MLflow address of the approved model."""
+    return f"models:/{model_name}@{CHAMPION_ALIAS}"

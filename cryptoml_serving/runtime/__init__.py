@@ -1,0 +1,1 @@
+"""The model, the features and the snapshot behind the routes."""

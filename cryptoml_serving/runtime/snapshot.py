@@ -1,0 +1,77 @@
+"""What the service answers from: one immutable set of predictions of one model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cryptoml_serving.contract.prediction import Prediction, prediction_id
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from cryptoml_serving.runtime.features import FeatureRows
+    from cryptoml_serving.runtime.registry import ApprovedModel
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Predictions for every served symbol that has features, all of one model and one reading.
+
+    Attributes:
+        model: what predicted.
+        predictions: by symbol; ages as of ``computed_at``.
+        missing: symbols without a prediction, and why.
+        computed_at: when the features were read.
+    """
+
+    model: ApprovedModel
+    predictions: Mapping[str, Prediction]
+    missing: Mapping[str, str]
+    computed_at: datetime
+
+
+def build_snapshot(model: ApprovedModel, rows: FeatureRows, now: datetime) -> Snapshot:
+    """Predict every symbol of one reading in one batch.
+
+    A symbol without price features, or for which the model answers no finite number, is listed as
+    missing: the others are served all the same.
+    """
+    answers = model.bundle.predict(rows.values)
+    finite = np.all([np.isfinite(column) for column in answers.values()], axis=0)
+    predictions: dict[str, Prediction] = {}
+    missing: dict[str, str] = {}
+    for row, (symbol, instant) in enumerate(zip(rows.symbols, rows.timestamps, strict=True)):
+        if instant is None:
+            missing[symbol] = "the feature store holds no current price features of it"
+        elif not finite[row]:
+            missing[symbol] = "the model answers no finite number for it"
+        else:
+            figures = {name: float(column[row]) for name, column in answers.items()}
+            predictions[symbol] = _prediction(model, symbol, instant, figures, now)
+    return Snapshot(model, MappingProxyType(predictions), MappingProxyType(missing), now)
+
+
+def _prediction(
+    model: ApprovedModel, symbol: str, instant: datetime, figures: dict[str, float], now: datetime
+) -> Prediction:
+    manifest = model.bundle.manifest
+    return Prediction(
+        symbol=symbol,
+        expected_return=figures["expected_return"],
+        lower=figures["lower"],
+        upper=figures["upper"],
+        probability_up=figures["probability_up"],
+        horizon_seconds=manifest.horizon_seconds,
+        model_name=manifest.model_name,
+        model_version=model.record.model_version,
+        prediction_id=prediction_id(model.bundle.digest, symbol, instant),
+        source=manifest.source,
+        feature_timestamp=instant,
+        feature_age_seconds=(now - instant).total_seconds(),
+        timestamp=now,
+    )

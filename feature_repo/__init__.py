@@ -1,0 +1,1 @@
+"""The Feast repository: views and services built from the feature catalog."""

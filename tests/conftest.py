@@ -1,0 +1,33 @@
+"""What every test starts from: settings of its own, never those of the person who runs it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cryptoml_assets.settings import settings
+
+for _name in [name for name in os.environ if name.startswith("CRYPTOML_")]:
+    if _name != "CRYPTOML_REALDATA":
+        del os.environ[_name]
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    monkeypatch.setenv("CRYPTOML_HOME", str(tmp_path / "home"))
+    settings.cache_clear()
+    yield
+    settings.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def realdata() -> Path:
+    folder = os.environ.get("CRYPTOML_REALDATA")
+    if not folder:
+        pytest.skip("CRYPTOML_REALDATA is not set: no recorded data on this machine")
+    return Path(folder)

@@ -1,0 +1,298 @@
+"""Everything the inference service reads, made for real: registry, bundles, approvals, features.
+
+    world = ServingWorld(tmp_path, templates)      # templates: session-scoped, see build_templates
+    world.write_features({"BTC/USDT": (1.0, 2.0, 3.0)}, at=NOW - timedelta(minutes=5))
+    version = world.publish(bias=0.01)             # logged, registered, approved, champion
+    world.settings()                               # ServingSettings that point at all of it
+
+A model here predicts `bias + sum of the features`, a missing one counting as nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cryptoml_serving.contract.approval import (
+    ApprovalRecord,
+    Criterion,
+    generate_keys,
+    load_private_key,
+    sign,
+    write_signed,
+)
+from cryptoml_serving.contract.bundle import FeatureSpec, Manifest, write_bundle
+from cryptoml_serving.contract.feature_store import feature_store_environment
+from cryptoml_serving.contract.registry import (
+    APPROVAL_FOLDER,
+    BUNDLE_FOLDER,
+    CHAMPION_ALIAS,
+    DIGEST_TAG,
+)
+from cryptoml_serving.settings import ServingSettings
+
+REPOSITORY = Path(__file__).parents[1]
+NOW = datetime(2024, 3, 1, 12, 0, tzinfo=UTC)
+MODEL = "cryptoml-return"
+SYMBOLS = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
+FEATURES = (
+    FeatureSpec(name="log_return_1", view="price_features"),
+    FeatureSpec(name="sma_gap_5", view="price_features"),
+    FeatureSpec(name="mvrv_ratio", view="onchain_features"),
+)
+TTL = timedelta(days=7)
+_LATER = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Templates:
+    """What is slow to make and quick to copy: a migrated registry, an applied feature store."""
+
+    mlflow: Path
+    feast: Path
+    program: bytes
+
+
+def build_templates(folder: Path) -> Templates:
+    from mlflow import MlflowClient
+
+    database = folder / "mlflow.db"
+    MlflowClient(f"sqlite:///{database}").search_experiments()
+    home = folder / "home"
+    _apply_views(home)
+    return Templates(database, home / "feast", _program())
+
+
+def _program() -> bytes:
+    """The exported prediction; the bias travels in the manifest's metrics, so it is fixed here."""
+    import jax
+    import jax.numpy as jnp
+    from jax import export
+
+    def predict(features: Any) -> dict[str, Any]:
+        total = jnp.nan_to_num(features).sum(axis=1)
+        return {
+            "expected_return": total,
+            "lower": total - 0.5,
+            "upper": total + 0.5,
+            "probability_up": jax.nn.sigmoid(total),
+        }
+
+    (rows,) = export.symbolic_shape("rows")
+    shape = jax.ShapeDtypeStruct((rows, len(FEATURES)), np.float32)
+    return bytes(export.export(jax.jit(predict), platforms=("cpu",))(shape).serialize())
+
+
+def _feature_store(home: Path) -> Any:
+    from feast import FeatureStore, RepoConfig
+
+    paths = list(feature_store_environment(home).values())
+    Path(paths[0]).parent.mkdir(parents=True, exist_ok=True)
+    return FeatureStore(
+        config=RepoConfig(
+            project="cryptoml",
+            provider="local",
+            registry={"registry_type": "file", "path": paths[0]},
+            online_store={"type": "sqlite", "path": paths[1]},
+            entity_key_serialization_version=3,
+        )
+    )
+
+
+def _apply_views(home: Path) -> None:
+    from feast import Entity, FeatureView, Field, FileSource, ValueType
+    from feast.types import Float64, String
+
+    entity = Entity(name="crypto_symbol", join_keys=["symbol"], value_type=ValueType.STRING)
+    source = FileSource(path="never-read.parquet", timestamp_field="event_timestamp")
+    views = [
+        FeatureView(
+            name=view,
+            entities=[entity],
+            ttl=TTL,
+            schema=[
+                Field(name="symbol", dtype=String),
+                *(Field(name=f.name, dtype=Float64) for f in FEATURES if f.view == view),
+            ],
+            source=source,
+        )
+        for view in ("price_features", "onchain_features")
+    ]
+    _feature_store(home).apply([entity, *views])
+
+
+@dataclass
+class ServingWorld:
+    """One home folder with keys, registry and feature store."""
+
+    folder: Path
+    templates: Templates
+    experiment: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        from mlflow import MlflowClient
+
+        self.home = self.settings().home_path
+        self.home.mkdir(parents=True)
+        shutil.copytree(self.templates.feast, self.home / "feast")
+        shutil.copy(self.templates.mlflow, self.home / "mlflow.db")
+        self.private_key = self.home / "keys" / "approval.key"
+        generate_keys(self.private_key, self.home / "keys" / "approval.pub")
+        self.client = MlflowClient(f"sqlite:///{self.home / 'mlflow.db'}")
+        artifacts = (self.home / "artifacts").as_uri()
+        self.experiment = self.client.create_experiment("test", artifact_location=artifacts)
+        self.client.create_registered_model(MODEL)
+
+    def settings(self, **overrides: Any) -> ServingSettings:
+        values: dict[str, Any] = {
+            "home": self.folder / "home",
+            "now": NOW,
+            "symbols": SYMBOLS,
+            "model_name": MODEL,
+            "feature_repo": REPOSITORY / "feature_repo",
+            "serving_refresh": timedelta(milliseconds=30),
+            "serving_registry_poll": timedelta(milliseconds=60),
+        }
+        return ServingSettings(**{**values, **overrides})
+
+    def environment(self, port: int) -> dict[str, str]:
+        """The same as variables, for a process of its own."""
+        return {
+            **os.environ,
+            "CRYPTOML_HOME": str(self.folder / "home"),
+            "CRYPTOML_NOW": NOW.isoformat(),
+            "CRYPTOML_SYMBOLS": ",".join(SYMBOLS),
+            "CRYPTOML_FEATURE_REPO": str(REPOSITORY / "feature_repo"),
+            "CRYPTOML_SERVING_PORT": str(port),
+        }
+
+    def write_features(
+        self,
+        values: dict[str, tuple[float | None, ...]],
+        at: datetime,
+        onchain_at: datetime | None = None,
+    ) -> None:
+        """One row of all features for each symbol, dated `at` (on-chain ones `onchain_at`)."""
+        store = _feature_store(self.home)
+        for view in ("price_features", "onchain_features"):
+            columns = [i for i, feature in enumerate(FEATURES) if feature.view == view]
+            dated = (onchain_at or at) if view == "onchain_features" else at
+            rows = [
+                {"symbol": symbol, "event_timestamp": dated}
+                | {FEATURES[i].name: row[i] for i in columns}
+                for symbol, row in values.items()
+            ]
+            store.write_to_online_store(view, pd.DataFrame(rows))
+
+    def log_bundle(self, **manifest: Any) -> tuple[str, str]:
+        """Log a bundle to a new run; its run id and digest. A metric makes each one differ."""
+        run = self.client.create_run(self.experiment).info.run_id
+        folder = self.folder / "bundles" / run / BUNDLE_FOLDER
+        described = _manifest(**{"metrics": {"serial": float(len(run_serials))}, **manifest})
+        run_serials.append(run)
+        digest = write_bundle(
+            folder,
+            stablehlo=self.templates.program,
+            weights={"w": np.ones(len(FEATURES))},
+            manifest=described,
+        )
+        self.client.log_artifacts(run, str(folder), BUNDLE_FOLDER)
+        return run, digest
+
+    def register(self, run: str, digest: str) -> str:
+        version = self.client.create_model_version(
+            MODEL, source=f"runs:/{run}/{BUNDLE_FOLDER}", run_id=run, tags={DIGEST_TAG: digest}
+        )
+        return str(version.version)
+
+    def approve(self, version: str, run: str, digest: str, **changes: Any) -> None:
+        fields: dict[str, Any] = {
+            "model_name": MODEL,
+            "model_version": version,
+            "bundle_digest": digest,
+            "run_id": run,
+            "claim": "direction",
+            "source": "simulated",
+            "criteria": (
+                Criterion(name="skill", passed=True, figure=0.6, threshold=0.5, rule="above"),
+            ),
+            "decided_by": "policy",
+            "reason": "it passed",
+            "decided_at": NOW,
+        }
+        record = ApprovalRecord(**{**fields, **changes})
+        signed = write_signed(sign(record, load_private_key(self.private_key)))
+        path = self.folder / f"{version}.json"
+        path.write_bytes(signed)
+        self.client.log_artifact(run, str(path), APPROVAL_FOLDER)
+
+    def make_champion(self, version: str) -> None:
+        self.client.set_registered_model_alias(MODEL, CHAMPION_ALIAS, version)
+
+    def publish(self, *, approved: bool = True, **manifest: Any) -> Published:
+        """Log, register, approve unless told otherwise, and point the alias at it."""
+        run, digest = self.log_bundle(**manifest)
+        version = self.register(run, digest)
+        if approved:
+            self.approve(version, run, digest)
+        self.make_champion(version)
+        return Published(version, run, digest, self.home / "artifacts" / run / "artifacts")
+
+
+run_serials: list[str] = []
+
+
+@dataclass(frozen=True)
+class Published:
+    """A version in the registry and the folder of its run's artifacts."""
+
+    version: str
+    run: str
+    digest: str
+    artifacts: Path
+
+    @property
+    def approval(self) -> Path:
+        return self.artifacts / APPROVAL_FOLDER / f"{self.version}.json"
+
+    @property
+    def bundle(self) -> Path:
+        return self.artifacts / BUNDLE_FOLDER
+
+    def alter_record(self, **changes: Any) -> None:
+        """Rewrite the signed record without the key."""
+        signed = json.loads(self.approval.read_text())
+        record = json.loads(signed["record_json"]) | changes
+        signed["record_json"] = json.dumps(record, sort_keys=True, separators=(",", ":"))
+        self.approval.write_text(json.dumps(signed))
+
+
+def _manifest(**changes: Any) -> Manifest:
+    fields: dict[str, Any] = {
+        "model_name": MODEL,
+        "family": "test",
+        "created_at": NOW,
+        "horizon_seconds": 3600,
+        "bar_seconds": 300,
+        "features": FEATURES,
+        "feature_service": "cryptoml_return_v1",
+        "training_start": NOW - 4 * _LATER,
+        "training_end": NOW - 3 * _LATER,
+        "test_start": NOW - 2 * _LATER,
+        "test_end": NOW - _LATER,
+        "lake_versions": {"training_set": 1},
+        "git_commit": "0" * 40,
+        "source": "simulated",
+        "metrics": {},
+        "libraries": {},
+        "platforms": ("cpu",),
+    }
+    return Manifest(**{**fields, **changes})
