@@ -50,10 +50,10 @@ def make_bars(symbols: int, days: int, bar: timedelta) -> pl.DataFrame:
 
 
 def in_pandas(bars: pd.DataFrame, bar: timedelta) -> pd.DataFrame:
-    """The same features on a time × symbol frame, so that each rolling pass covers all symbols."""
-    wide = bars.pivot(
-        index="open_time", columns="symbol", values=["high", "low", "close", "volume"]
-    )
+    """The same features, on a frame of times by symbols: one rolling pass covers all."""
+    columns = ["high", "low", "close", "volume"]
+    # pivot_table would aggregate, and take longer.
+    wide = bars.pivot(index="open_time", columns="symbol", values=columns)  # noqa: PD010
     grid = pd.date_range(wide.index[0], wide.index[-1], freq=bar, name="open_time")
     wide = wide.reindex(grid)
     close, log_volume = wide["close"], np.log1p(wide["volume"])

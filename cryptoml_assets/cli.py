@@ -8,7 +8,6 @@ import signal
 import sys
 from datetime import datetime
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -33,7 +32,10 @@ DayOption = Annotated[datetime, typer.Option(formats=["%Y-%m-%d"])]
 def main() -> None:
     """Run the command; an error made for people is printed without a traceback."""
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-    signal.signal(signal.SIGTERM, _stop)
+    # Both signals leave by an exception, so that every context stops the children it started.
+    # Shells start background jobs with SIGINT ignored, and Dagster hands SIGTERM what SIGINT has.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except (SettingsError, CryptomlError) as error:
@@ -41,17 +43,14 @@ def main() -> None:
         sys.exit(1)
 
 
-def _stop(number: int, _frame: FrameType | None) -> None:
-    # Leaving by an exception lets every context stop the children it started.
-    sys.exit(128 + number)
-
-
 def _load(world: World | None, replay: Path | None) -> Settings:
     """Settings with the command line's world; everything is checked before anything starts."""
     from cryptoml_assets.operations.variables import check_environment  # noqa: PLC0415
 
     if replay is not None and not replay.is_dir():
-        raise SettingsError(f"--replay {replay}: no such folder; expected ohlcv/ and onchain/ in it")
+        raise SettingsError(
+            f"--replay {replay}: no such folder; expected ohlcv/ and onchain/ in it"
+        )
     if replay is not None:
         world = World.REPLAY
         os.environ["CRYPTOML_SANDBOX_REPLAY"] = str(replay.resolve())

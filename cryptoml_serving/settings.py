@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
-import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import Field, field_validator
 
-from cryptoml_serving.contract.settings import Duration, SettingsError, SharedSettings
+from cryptoml_serving.contract.settings import (
+    Duration,
+    SharedSettings,
+    reject_unknown_variables,
+)
 
 _OWN_PREFIX = "CRYPTOML_SERVING_"
 
@@ -54,13 +56,5 @@ class ServingSettings(SharedSettings):
             SettingsError: naming each unusable variable, or each ``CRYPTOML_SERVING_*`` one that
                 does not exist, with close matches.
         """
-        known = cls.variables()
-        unknown = sorted(name for name in os.environ if name.startswith(_OWN_PREFIX))
-        lines = []
-        for name in (name for name in unknown if name not in known):
-            close = difflib.get_close_matches(name, known, n=3)
-            hint = f"; close: {', '.join(close)}" if close else ""
-            lines.append(f"{name}={os.environ[name]!r}: no such setting{hint}")
-        if lines:
-            raise SettingsError("\n".join(lines))
+        reject_unknown_variables(cls, prefix=_OWN_PREFIX)
         return super().load(**overrides)

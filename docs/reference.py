@@ -39,8 +39,15 @@ def _assets() -> list[str]:
     from cryptoml_assets.definitions import defs  # noqa: PLC0415
 
     graph = defs.resolve_asset_graph()
-    lines = ["## Assets", "", "| group | asset | partitions | one row is | checks |", "|---|---|---|---|---|"]
-    nodes = sorted(graph.asset_nodes, key=lambda node: (node.group_name or "", node.key.to_user_string()))
+    lines = [
+        "## Assets",
+        "",
+        "| group | asset | partitions | one row is | checks |",
+        "|---|---|---|---|---|",
+    ]
+    nodes = sorted(
+        graph.asset_nodes, key=lambda node: (node.group_name or "", node.key.to_user_string())
+    )
     for node in nodes:
         checks = sorted(key.name for key in graph.get_check_keys_for_assets({node.key}))
         lines.append(
@@ -55,7 +62,12 @@ def _automation() -> list[str]:
     from cryptoml_assets.definitions import defs  # noqa: PLC0415
 
     repository = defs.get_repository_def()
-    lines = ["## Jobs, schedules and sensors", "", "| kind | name | what it does |", "|---|---|---|"]
+    lines = [
+        "## Jobs, schedules and sensors",
+        "",
+        "| kind | name | what it does |",
+        "|---|---|---|",
+    ]
     jobs = [job for job in repository.get_all_jobs() if not job.name.startswith("__")]
     for kind, things in (
         ("job", jobs),
@@ -69,7 +81,11 @@ def _automation() -> list[str]:
 def _settings() -> list[str]:
     from cryptoml_assets.operations.variables import CLASSES, spell  # noqa: PLC0415
 
-    lines = ["## Settings", "", "Every setting is an environment variable; `cryptoml settings` prints them all."]
+    lines = [
+        "## Settings",
+        "",
+        "Every setting is an environment variable; `cryptoml settings` prints them all.",
+    ]
     seen: set[str] = set()
     for part, settings_class in CLASSES.items():
         lines += ["", f"### {part}", "", "| variable | default | meaning |", "|---|---|---|"]

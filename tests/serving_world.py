@@ -1,20 +1,25 @@
 """Everything the inference service reads, made for real: registry, bundles, approvals, features.
 
-    world = ServingWorld(tmp_path, templates)      # templates: session-scoped, see build_templates
+    templates = build_templates(tmp_path_factory.getbasetemp())  # slow, so once a session
+    world = ServingWorld(tmp_path, templates)
     world.write_features({"BTC/USDT": (1.0, 2.0, 3.0)}, at=NOW - timedelta(minutes=5))
-    version = world.publish(bias=0.01)             # logged, registered, approved, champion
+    published = world.publish()                    # logged, registered, approved, champion
     world.settings()                               # ServingSettings that point at all of it
 
-A model here predicts `bias + sum of the features`, a missing one counting as nothing.
+A model here predicts the sum of its features, a missing one counting as nothing.
 """
+# ruff: noqa: PLC0415 - collecting tests must not import jax, mlflow and feast
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +66,12 @@ class Templates:
     program: bytes
 
 
-def build_templates(folder: Path) -> Templates:
+@cache
+def build_templates(base: Path) -> Templates:
     from mlflow import MlflowClient
 
+    folder = base / "serving-templates"
+    folder.mkdir()
     database = folder / "mlflow.db"
     MlflowClient(f"sqlite:///{database}").search_experiments()
     home = folder / "home"
@@ -72,7 +80,7 @@ def build_templates(folder: Path) -> Templates:
 
 
 def _program() -> bytes:
-    """The exported prediction; the bias travels in the manifest's metrics, so it is fixed here."""
+    """The exported prediction: every bundle has this one, and only manifests differ."""
     import jax
     import jax.numpy as jnp
     from jax import export
@@ -135,7 +143,7 @@ class ServingWorld:
 
     folder: Path
     templates: Templates
-    experiment: str = field(init=False)
+    serials: Iterator[int] = field(default_factory=itertools.count)
 
     def __post_init__(self) -> None:
         from mlflow import MlflowClient
@@ -196,8 +204,7 @@ class ServingWorld:
         """Log a bundle to a new run; its run id and digest. A metric makes each one differ."""
         run = self.client.create_run(self.experiment).info.run_id
         folder = self.folder / "bundles" / run / BUNDLE_FOLDER
-        described = _manifest(**{"metrics": {"serial": float(len(run_serials))}, **manifest})
-        run_serials.append(run)
+        described = _manifest(**{"metrics": {"serial": next(self.serials)}, **manifest})
         digest = write_bundle(
             folder,
             stablehlo=self.templates.program,
@@ -213,26 +220,23 @@ class ServingWorld:
         )
         return str(version.version)
 
-    def approve(self, version: str, run: str, digest: str, **changes: Any) -> None:
-        fields: dict[str, Any] = {
-            "model_name": MODEL,
-            "model_version": version,
-            "bundle_digest": digest,
-            "run_id": run,
-            "claim": "direction",
-            "source": "simulated",
-            "criteria": (
+    def approve(self, *, attach_to: Published, **subject: str) -> None:
+        """Sign a record on `subject` and attach it where that of a version belongs."""
+        record = ApprovalRecord(
+            **subject,
+            claim="direction",
+            source="simulated",
+            criteria=(
                 Criterion(name="skill", passed=True, figure=0.6, threshold=0.5, rule="above"),
             ),
-            "decided_by": "policy",
-            "reason": "it passed",
-            "decided_at": NOW,
-        }
-        record = ApprovalRecord(**{**fields, **changes})
+            decided_by="policy",
+            reason="it passed",
+            decided_at=NOW,
+        )
         signed = write_signed(sign(record, load_private_key(self.private_key)))
-        path = self.folder / f"{version}.json"
+        path = self.folder / f"{attach_to.version}.json"
         path.write_bytes(signed)
-        self.client.log_artifact(run, str(path), APPROVAL_FOLDER)
+        self.client.log_artifact(attach_to.run, str(path), APPROVAL_FOLDER)
 
     def make_champion(self, version: str) -> None:
         self.client.set_registered_model_alias(MODEL, CHAMPION_ALIAS, version)
@@ -241,13 +245,12 @@ class ServingWorld:
         """Log, register, approve unless told otherwise, and point the alias at it."""
         run, digest = self.log_bundle(**manifest)
         version = self.register(run, digest)
+        artifacts = self.home / "artifacts" / run / "artifacts"
+        published = Published(version, run, digest, artifacts)
         if approved:
-            self.approve(version, run, digest)
+            self.approve(**published.subject, attach_to=published)
         self.make_champion(version)
-        return Published(version, run, digest, self.home / "artifacts" / run / "artifacts")
-
-
-run_serials: list[str] = []
+        return published
 
 
 @dataclass(frozen=True)
@@ -258,6 +261,16 @@ class Published:
     run: str
     digest: str
     artifacts: Path
+
+    @property
+    def subject(self) -> dict[str, str]:
+        """What an approval of it says it is about."""
+        return {
+            "model_name": MODEL,
+            "model_version": self.version,
+            "bundle_digest": self.digest,
+            "run_id": self.run,
+        }
 
     @property
     def approval(self) -> Path:

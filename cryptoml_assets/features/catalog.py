@@ -6,9 +6,9 @@ page in the docs all come from :data:`FEATURES`.
 A price feature is an expression over one symbol's bars on a regular grid of ``timeframe`` steps,
 a bar that did not happen being a row of nulls. A window is therefore a span of time, and a value is
 null unless every bar of its window is there. Expressions see ``open_time``, ``close_time``,
-``open``, ``high``, ``low``, ``close`` and ``volume``, oldest bar first. They may use ``shift``, what
-works row by row, and :mod:`~cryptoml_assets.features.windows`; a kernel of polars that carries a
-running sum would make a value depend on where the slice began.
+``open``, ``high``, ``low``, ``close`` and ``volume``, oldest bar first. They are made of ``shift``,
+of what works row by row, and of :mod:`~cryptoml_assets.features.windows`; a rolling kernel that
+carries a running sum would make a value depend on where the slice began.
 
 An on-chain feature is an expression over one row for each symbol and day: the network metrics of
 the symbol's base asset beside the aggregates of the Ethereum blocks of that day.

@@ -76,18 +76,10 @@ def candidate_models(
         candidate = _candidate(context, configured, trained, training_set, figures)
         version = known or _register(context, tracker, candidate, Path(work))
     manifest = trained.manifest
-    row = {
-        "family": manifest.family,
-        "model_name": manifest.model_name,
-        "model_version": str(version.version),
-        "run_id": version.run_id,
-        "bundle_digest": trained.digest,
-        **{name: manifest.metrics[name] for name in _HEADLINES},
-    }
     return dg.MaterializeResult(
-        value=pl.DataFrame([row]),
+        value=_row(trained, version),
         metadata={
-            "model_version": row["model_version"],
+            "model_version": str(version.version),
             "bundle_digest": trained.digest,
             "newly_registered": known is None,
             "source": manifest.source,
@@ -96,6 +88,19 @@ def candidate_models(
             **{name: figure_metadata(figure) for name, figure in figures.items()},
         },
     )
+
+
+def _row(trained: "Trained", version: Any) -> pl.DataFrame:
+    manifest = trained.manifest
+    row = {
+        "family": manifest.family,
+        "model_name": manifest.model_name,
+        "model_version": str(version.version),
+        "run_id": version.run_id,
+        "bundle_digest": trained.digest,
+        **{name: manifest.metrics[name] for name in _HEADLINES},
+    }
+    return pl.DataFrame([row])
 
 
 def _register(

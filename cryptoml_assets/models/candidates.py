@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from cryptoml_assets.models.calibration import calibrate
+from cryptoml_assets.models.calibration import Calibration, calibrate
 from cryptoml_assets.models.evaluation import baseline, evaluate
 from cryptoml_assets.models.export import PLATFORMS, export_bundle, library_versions
 from cryptoml_assets.models.predictor import distribution, predict_rows, predictor
@@ -120,14 +120,7 @@ def train_candidate(
     )
     ensemble, history = train_ensemble(rows, parts, task.training, log=log)
     training, test = rows.take(parts.training), rows.take(parts.test)
-    location, scale = (
-        raw.astype(np.float64)
-        for raw in predict_rows(
-            lambda features: distribution(ensemble, features), training.features
-        )
-    )
-    held_out = parts.calibration[parts.training]
-    calibration = calibrate(location, scale, training.labels, held_out)
+    calibration = _calibrated(ensemble, training, parts.calibration[parts.training])
     answers = predict_rows(predictor(ensemble, calibration), test.features)
     metrics = evaluate(
         test,
@@ -139,6 +132,12 @@ def train_candidate(
     manifest = _manifest(task, rows, parts, metrics, "+".join(sorted(set(frame["source"]))))
     digest = export_bundle(folder, ensemble, calibration, manifest)
     return Trained(folder, digest, manifest, history, test, answers, _unseen(ensemble, names))
+
+
+def _calibrated(ensemble: Ensemble, training: Rows, held_out: NDArray[np.bool_]) -> Calibration:
+    raw = predict_rows(lambda features: distribution(ensemble, features), training.features)
+    location, scale = (values.astype(np.float64) for values in raw)
+    return calibrate(location, scale, training.labels, held_out)
 
 
 def _manifest(

@@ -106,23 +106,20 @@ def evaluate(
         Figures by name. ``*_skill`` is the share of the baseline's loss that the model saves;
         ``*_p_value`` is one-sided, small where the gain is unlikely to be luck.
     """
-    labels, up, probability = rows.labels, rows.labels > 0, _probability(answers)
-    expected = np.asarray(answers["expected_return"], np.float64)
-    lower, upper = (np.asarray(answers[name], np.float64) for name in ("lower", "upper"))
-    scores = row_scores(labels, answers, base)
-    log_loss, brier = _log_loss(probability, up), (probability - up) ** 2
-    crps = student.crps(labels, *_distribution(answers))
-    errors, base_errors = (labels - expected) ** 2, (labels - base.mean) ** 2
-    # A demeaned product gains nothing from a market that drifts the way the model leans.
-    lean = _deviation(probability) * _deviation(up.astype(np.float64))
-    p_values = {
-        "direction_p_value": bootstrap_p_value(rows.events, lean, 2 * horizon, seed),
-        "log_loss_p_value": bootstrap_p_value(rows.events, scores.log_loss, 2 * horizon, seed),
-        # Calm and wild days alternate more slowly than labels overlap.
-        "crps_p_value": bootstrap_p_value(rows.events, scores.crps, max(2 * horizon, _DAY), seed),
-    }
+    scores = row_scores(rows.labels, answers, base)
     return {
         "test_rows": float(len(rows)),
+        **_direction_figures(rows.labels > 0, _probability(answers), scores, base),
+        **_return_figures(rows.labels, answers, scores, base),
+        **_p_values(rows, _probability(answers), scores, horizon, seed),
+    }
+
+
+def _direction_figures(
+    up: NDArray[np.bool_], probability: NDArray[np.float64], scores: RowScores, base: Baseline
+) -> dict[str, float]:
+    log_loss, brier = _log_loss(probability, up), (probability - up) ** 2
+    return {
         "base_rate": base.rate,
         "up_share": float(up.mean()),
         "accuracy": float(((probability > 0.5) == up).mean()),  # noqa: PLR2004 - even odds
@@ -131,6 +128,21 @@ def evaluate(
         "log_loss_skill": _skill(scores.log_loss, log_loss),
         "brier": float(brier.mean()),
         "brier_skill": _skill(scores.brier, brier),
+    }
+
+
+def _return_figures(
+    labels: NDArray[np.float64],
+    answers: Mapping[str, NDArray[np.float32]],
+    scores: RowScores,
+    base: Baseline,
+) -> dict[str, float]:
+    expected, lower, upper = (
+        np.asarray(answers[name], np.float64) for name in ("expected_return", "lower", "upper")
+    )
+    errors, base_errors = (labels - expected) ** 2, (labels - base.mean) ** 2
+    crps = student.crps(labels, *_distribution(answers))
+    return {
         "information_coefficient": correlation(expected, labels),
         "mse": float(errors.mean()),
         "r2": 1.0 - float(errors.sum() / base_errors.sum()),
@@ -138,7 +150,24 @@ def evaluate(
         "crps_skill": _skill(scores.crps, crps),
         "coverage": float(((labels >= lower) & (labels <= upper)).mean()),
         "interval_width": float((upper - lower).mean()),
-        **p_values,
+    }
+
+
+def _p_values(
+    rows: Rows,
+    probability: NDArray[np.float64],
+    scores: RowScores,
+    horizon: np.timedelta64,
+    seed: int,
+) -> dict[str, float]:
+    # A demeaned product gains nothing from a market that drifts the way the model leans.
+    lean = _deviation(probability) * _deviation((rows.labels > 0).astype(np.float64))
+    # Calm and wild days alternate more slowly than labels overlap.
+    overlap, regime = 2 * horizon, max(2 * horizon, _DAY)
+    return {
+        "direction_p_value": bootstrap_p_value(rows.events, lean, overlap, seed),
+        "log_loss_p_value": bootstrap_p_value(rows.events, scores.log_loss, overlap, seed),
+        "crps_p_value": bootstrap_p_value(rows.events, scores.crps, regime, seed),
     }
 
 

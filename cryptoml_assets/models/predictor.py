@@ -55,7 +55,10 @@ class Ensemble:
 
 def standardise(scaling: Scaling, features: Any) -> Any:
     """Impute, clip and standardise raw features of shape (n, k)."""
-    filled = jnp.where(jnp.isnan(features), scaling.median, features)
+    # Zero and below have no logarithm: they become the smallest value there is, and are clipped.
+    logarithms = jnp.log(jnp.maximum(features, jnp.finfo(jnp.float32).tiny))
+    read = jnp.where(scaling.logarithmic, logarithms, features)
+    filled = jnp.where(jnp.isnan(features), scaling.median, read)
     clipped = jnp.clip(filled, scaling.lower, scaling.upper)
     return (clipped - scaling.mean) / scaling.deviation
 

@@ -7,11 +7,13 @@ from functools import cache
 from pathlib import Path
 
 _UNKNOWN = "unknown"
+#: What of the checkout can change a model.
+_CODE = ("cryptoml_assets", "cryptoml_serving", "feature_repo", "pyproject.toml")
 
 
 @cache
 def git_commit() -> str:
-    """Commit of the checkout this code runs from, ``-dirty`` where files differ from it.
+    """Commit of the checkout this code runs from, ``-dirty`` where its code differs from it.
 
     An installed package without a checkout answers ``unknown``.
     """
@@ -22,7 +24,7 @@ def git_commit() -> str:
     commit = _git(root, "rev-parse", "HEAD")
     if not commit:
         return _UNKNOWN
-    return f"{commit}-dirty" if _git(root, "status", "--porcelain") else commit
+    return f"{commit}-dirty" if _git(root, "status", "--porcelain", "--", *_CODE) else commit
 
 
 def _git(root: Path, *arguments: str) -> str:

@@ -81,6 +81,19 @@ def split(
         test=events >= test_start,
         test_start=test_start,
     )
+    _check_sizes(parts, events, embargo)
+    return parts
+
+
+def purged_before(
+    label_times: NDArray[np.datetime64], start: np.datetime64, embargo: np.timedelta64
+) -> NDArray[np.bool_]:
+    """Mask of the rows whose label is known an embargo before ``start``."""
+    mask: NDArray[np.bool_] = label_times + embargo <= start
+    return mask
+
+
+def _check_sizes(parts: Split, events: NDArray[np.datetime64], embargo: timedelta) -> None:
     sizes = {
         name: int(getattr(parts, name).sum())
         for name in ("fit", "validation", "calibration", "test")
@@ -91,15 +104,6 @@ def split(
             f"split with an embargo of {embargo}: {sizes}"
         )
         raise TrainingDataError(message)
-    return parts
-
-
-def purged_before(
-    label_times: NDArray[np.datetime64], start: np.datetime64, embargo: np.timedelta64
-) -> NDArray[np.bool_]:
-    """Mask of the rows whose label is known an embargo before ``start``."""
-    mask: NDArray[np.bool_] = label_times + embargo <= start
-    return mask
 
 
 def _newest(events: NDArray[np.datetime64], share: float) -> np.datetime64:

@@ -87,16 +87,13 @@ def train_ensemble(
     """
     fit, validation = rows.take(split.fit), rows.take(split.validation)
     mean, spread = float(fit.labels.mean()), float(fit.labels.std())
-    if spread == 0.0:
+    if np.ptp(fit.labels) == 0.0:
         message = f"all {len(fit)} training labels equal {mean}: there is nothing to learn"
         raise TrainingDataError(message)
     scaling = fit_scaling(fit.features)
     data = _Data(
         *(
-            (
-                jnp.asarray(standardise(scaling, part.features)),
-                jnp.asarray((part.labels - mean) / spread, jnp.float32),
-            )
+            (standardise(scaling, part.features), jnp.float32((part.labels - mean) / spread))
             for part in (fit, validation)
         )
     )

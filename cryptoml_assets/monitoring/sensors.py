@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-
 import dagster as dg
 
 from cryptoml_assets.jobs import retrain
 from cryptoml_assets.monitoring.notice import retrain_request
 from cryptoml_assets.settings import settings
-
 
 #: Evaluates the automation conditions of every asset: stale ones are materialised again.
 keep_fresh = dg.AutomationConditionSensorDefinition(
@@ -45,9 +43,7 @@ def retrain_on_drift(
     return dg.RunRequest(run_key=run_key, tags={"cryptoml/cause": "drift"})
 
 
-@dg.run_failure_sensor(
-    default_status=dg.DefaultSensorStatus.RUNNING, minimum_interval_seconds=30
-)
+@dg.run_failure_sensor(default_status=dg.DefaultSensorStatus.RUNNING, minimum_interval_seconds=30)
 def notify_failed_run(context: dg.RunFailureSensorContext) -> None:
     """Write one log line for each failed run: job, run and the cause."""
     event = context.failure_event

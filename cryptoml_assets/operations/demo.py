@@ -12,7 +12,7 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from cryptoml_assets.errors import ApprovalError, WorldUnreachableError
+from cryptoml_assets.errors import ApprovalError
 from cryptoml_assets.operations.graph import keep_log, prepare_dagster_home, run_job
 from cryptoml_assets.operations.processes import Child, Children
 from cryptoml_assets.operations.world import (
@@ -29,6 +29,7 @@ from cryptoml_assets.settings import Settings
 from cryptoml_serving.contract.settings import World, format_duration
 
 _SERVING_READY_SECONDS = 90.0
+_SWAP_SECONDS = 60.0
 _HOST = "127.0.0.1"
 _SERVING_PORT = 8000
 
@@ -77,17 +78,35 @@ def demo(configured: Settings) -> None:
     narrator = Narrator.begin()
     with Children(configured.home_path / "logs") as children:
         configured, world = open_world(configured, children, narrator, freeze=True)
-        build(configured, world, narrator)
-        narrator.say("inference service starting ...")
+        ingest(configured, world, narrator)
+        # The service takes seconds to load its libraries: it does so while the model is trained.
         serving, address = start_serving(children, choose_port(_SERVING_PORT))
-        children.wait_ready(serving, f"{address}/ready", _SERVING_READY_SECONDS)
-        symbol = configured.symbols[0]
+        approved = train(configured, narrator)
+        answer = _ask(children, serving, address, configured.symbols[0], approved)
+        narrator.say(f"POST {address}/predict answered for {answer['symbol']}")
+        _summarise(narrator.console, configured, world, answer)
+    sys.stdout.write(json.dumps({name: answer[name] for name in ANSWER_FIELDS}) + "\n")
+
+
+def _ask(
+    children: Children, serving: Child, address: str, symbol: str, version: str
+) -> dict[str, object]:
+    """The service's answer for ``symbol`` from model ``version``, once it has swapped to it."""
+    children.wait_ready(serving, f"{address}/ready", _SERVING_READY_SECONDS)
+    deadline = time.monotonic() + _SWAP_SECONDS
+    while True:
         answer = httpx.post(f"{address}/predict", json={"symbol": symbol}, timeout=30.0)
         if not answer.is_success:
             raise serving.failure(f"answered HTTP {answer.status_code}: {answer.text}")
-        narrator.say(f"POST {address}/predict answered for {symbol}")
-        _summarise(narrator.console, configured, world, answer.json())
-    sys.stdout.write(json.dumps({name: answer.json()[name] for name in ANSWER_FIELDS}) + "\n")
+        prediction: dict[str, object] = answer.json()
+        if prediction["model_version"] == version:
+            return prediction
+        if time.monotonic() > deadline:
+            raise serving.failure(
+                f"still answers from model version {prediction['model_version']}, "
+                f"not from the approved {version}"
+            )
+        time.sleep(0.5)
 
 
 def open_world(
@@ -141,12 +160,11 @@ def require_reachable(configured: Settings, narrator: Narrator) -> None:
     )
 
 
-def build(configured: Settings, world: RunningWorld, narrator: Narrator) -> None:
-    """Materialise the whole graph over the world's last days.
+def ingest(configured: Settings, world: RunningWorld, narrator: Narrator) -> None:
+    """Materialise raw data and features over the world's last days.
 
     Raises:
         RunFailedError: naming the step that failed.
-        ApprovalError: when the gate approved nothing and nothing was approved before.
     """
     first, last = covered_days(configured, world.now)
     keep_log(configured.home_path / "logs" / "graph.log")
@@ -156,8 +174,29 @@ def build(configured: Settings, world: RunningWorld, narrator: Narrator) -> None
         f"{first} … {last}, horizon {format_duration(configured.horizon)}"
     )
     run_job("ingest", narrator.say, days=(first, last))
+
+
+def train(configured: Settings, narrator: Narrator) -> str:
+    """Materialise the rest of the graph; the version of the model now approved.
+
+    Raises:
+        RunFailedError: naming the step that failed.
+        ApprovalError: when the gate approved nothing and nothing was approved before.
+    """
+    from cryptoml_assets.deployment.history import newest_approval  # noqa: PLC0415
+
     run_job("train", narrator.say)
-    narrator.say(_verdict(configured))
+    approval = newest_approval(configured)
+    if approval is None:
+        raise ApprovalError(
+            "the gate approved no model, so nothing may be served; the reasons stand in the "
+            "observation of validated_deployment in the Dagster UI"
+        )
+    narrator.say(
+        f"model version {approval.model_version} approved by {approval.decided_by} "
+        f"for its {approval.claim} skill"
+    )
+    return approval.model_version
 
 
 def covered_days(configured: Settings, now: datetime) -> tuple[date, date]:
@@ -174,21 +213,6 @@ def start_serving(children: Children, port: int) -> tuple[Child, str]:
         {"CRYPTOML_SERVING_HOST": _HOST, "CRYPTOML_SERVING_PORT": str(port)},
     )
     return child, f"http://{_HOST}:{port}"
-
-
-def _verdict(configured: Settings) -> str:
-    from cryptoml_assets.deployment.history import newest_approval  # noqa: PLC0415
-
-    approval = newest_approval(configured)
-    if approval is None:
-        raise ApprovalError(
-            "the gate approved no model, so nothing may be served; the reasons stand in the "
-            "observation of validated_deployment in the Dagster UI"
-        )
-    return (
-        f"model version {approval.model_version} approved by {approval.decided_by} "
-        f"for its {approval.claim} skill"
-    )
 
 
 def _summarise(
@@ -208,4 +232,6 @@ def _summarise(
         fields.add_row(name, f"{value:.6f}" if isinstance(value, float) else str(value))
     console.print(fields)
     if world.source == World.SIMULATED:
-        console.print("Learnt on simulated data with a planted signal: no evidence of market skill.")
+        console.print(
+            "Learnt on simulated data with a planted signal: no evidence of market skill."
+        )

@@ -64,9 +64,7 @@ def examine(world: World | None) -> Iterator[Finding]:
 
 def _versions() -> Iterator[Finding]:
     supported = (3, 11) <= sys.version_info[:2] <= (3, 13)
-    yield Finding(
-        "python", supported, platform.python_version(), "use Python 3.11, 3.12 or 3.13"
-    )
+    yield Finding("python", supported, platform.python_version(), "use Python 3.11, 3.12 or 3.13")
     for package in _PACKAGES:
         try:
             yield Finding(package, well=True, seen=metadata.version(package))

@@ -21,6 +21,7 @@ from cryptoml_assets.errors import CryptomlError
 _STOP_SECONDS = 15.0
 _POLL_SECONDS = 0.1
 _TAIL_LINES = 25
+_PROBE = 0  # the signal that is not sent: only asks whether somebody would get it
 
 
 class ChildError(CryptomlError):
@@ -67,11 +68,11 @@ class Children:
             _signal_group(child.process, signal.SIGTERM)
         deadline = time.monotonic() + _STOP_SECONDS
         for child in reversed(self._running):
-            try:
-                child.process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                _signal_group(child.process, signal.SIGKILL)
-                child.process.wait()
+            while _signal_group(child.process, _PROBE) and time.monotonic() < deadline:
+                child.process.poll()
+                time.sleep(_POLL_SECONDS)
+            _signal_group(child.process, signal.SIGKILL)
+            child.process.wait()
         self._running.clear()
 
     def start(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> Child:
@@ -123,12 +124,14 @@ class Children:
             time.sleep(_POLL_SECONDS * 5)
 
 
-def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+def _signal_group(process: subprocess.Popen[bytes], number: int) -> bool:
+    """Signal a child and all it started; false when none of them is left."""
     # The group outlives its leader: a server may have left workers behind.
     try:
         os.killpg(process.pid, number)
     except ProcessLookupError:
-        return
+        return False
+    return True
 
 
 def port_is_free(host: str, port: int) -> bool:

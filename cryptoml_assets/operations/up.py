@@ -6,10 +6,11 @@ import os
 import sys
 from pathlib import Path
 
-from cryptoml_assets.operations.demo import Narrator, build, open_world, start_serving
+from cryptoml_assets.operations.demo import Narrator, ingest, open_world, start_serving, train
 from cryptoml_assets.operations.processes import Children, require_port
 from cryptoml_assets.operations.world import sandbox_port
 from cryptoml_assets.settings import Settings
+from cryptoml_serving.contract.registry import MLFLOW_ENVIRONMENT
 from cryptoml_serving.contract.settings import World
 
 _HOST = "127.0.0.1"
@@ -33,7 +34,8 @@ def up(configured: Settings) -> None:
     require_port("CRYPTOML_MLFLOW_PORT", _HOST, configured.mlflow_port)
     with Children(configured.home_path / "logs") as children:
         configured, world = open_world(configured, children, narrator, freeze=False)
-        build(configured, world, narrator)
+        ingest(configured, world, narrator)
+        train(configured, narrator)
         addresses = {
             "Dagster UI": _start_dagster(children, configured.dagster_port),
             "MLflow UI": _start_mlflow(children, configured),
@@ -46,7 +48,11 @@ def up(configured: Settings) -> None:
         for name, address in addresses.items():
             narrator.console.print(f"  {name:14} {address}")
         narrator.console.print("Ctrl-C stops everything.")
-        children.watch()
+        try:
+            children.watch()
+        except KeyboardInterrupt:
+            narrator.say("stopping ...")
+    narrator.say("stopped")
 
 
 def _start_dagster(children: Children, port: int) -> str:
@@ -87,7 +93,8 @@ def _start_mlflow(children: Children, configured: Settings) -> str:
             "--workers",
             "1",
         ],
-        {},
+        # Its job runners serve evaluations of language models; nothing here has any.
+        {**MLFLOW_ENVIRONMENT, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
     )
     children.wait_ready(child, f"{address}/health", _START_SECONDS)
     return address

@@ -12,13 +12,13 @@ from pydantic_core import to_jsonable_python
 
 from cryptoml_assets.settings import Settings
 from cryptoml_sandbox.settings import SandboxSettings
-from cryptoml_serving.settings import ServingSettings
 from cryptoml_serving.contract.settings import (
     EnvironmentSettings,
     World,
     format_duration,
     reject_unknown_variables,
 )
+from cryptoml_serving.settings import ServingSettings
 
 _HEADER = """\
 # Every setting of the platform with its default, made by `cryptoml settings`.

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import httpx
 
-from cryptoml_assets.errors import CryptomlError
+from cryptoml_assets.errors import (
+    CryptomlError,
+    UnusableAnswerError,
+    WorldUnreachableError,
+)
 from cryptoml_assets.operations.processes import Children, address_parts, free_port, port_is_free
+from cryptoml_assets.resources.venue import connect_venue
 from cryptoml_assets.settings import Settings, settings
 from cryptoml_serving.contract.settings import World
 
@@ -66,7 +71,7 @@ def start_sandbox(children: Children, *, frozen: datetime | None, port: int) -> 
     child = children.start("sandbox", [sys.executable, "-m", "cryptoml_sandbox"], {})
     answer = children.wait_ready(child, f"{configured.sandbox_url}/world", _READY_SECONDS)
     description = answer.json()
-    _check_same_world(configured.home_path, description)
+    _check_same_world(configured, description)
     world = RunningWorld(
         source=description["source"],
         now=datetime.fromisoformat(description["now"]).astimezone(UTC),
@@ -88,13 +93,15 @@ def _follow_recording(configured: Settings, world: RunningWorld) -> None:
     set_environment(variables)
 
 
-def _check_same_world(home: Path, description: Mapping[str, object]) -> None:
+def _check_same_world(configured: Settings, description: Mapping[str, object]) -> None:
     """Refuse to mix two simulated worlds in one lake."""
     identity = {
         key: description[key]
         for key in ("source", "seed", "signal", "genesis", "block_seconds", "replay")
         if key in description
     }
+    identity |= {"venue": configured.venue, "timeframe": configured.timeframe}
+    home = configured.home_path
     file = home / "world.json"
     if not file.exists():
         home.mkdir(parents=True, exist_ok=True)
@@ -127,29 +134,20 @@ def frozen_instant(configured: Settings) -> datetime:
 
 
 def reachable(configured: Settings) -> dict[str, str | None]:
-    """Ask each outside address of the world one cheap question.
+    """Ask each outside part of the world one cheap question, once.
 
     Returns:
-        Address by role (``venue``, ``chain node``, ``network metrics``) → what went wrong, or none.
+        Part and its address → what went wrong, or none.
     """
-    venue = configured.venue_address or "https://api.binance.com"
-    questions = {
-        f"venue {venue}": ("GET", f"{venue}/api/v3/time", None),
-        f"chain node {configured.chain_address}": (
-            "POST",
-            configured.chain_address,
-            {"jsonrpc": "2.0", "id": 1, "method": "eth_chainId", "params": []},
-        ),
-        f"network metrics {configured.metrics_address}": (
-            "GET",
-            f"{configured.metrics_address}/v4/timeseries/asset-metrics"
-            "?assets=btc&metrics=PriceUSD&page_size=1",
-            None,
-        ),
-    }
+    node = configured.chain_address
+    question = {"jsonrpc": "2.0", "id": 1, "method": "eth_chainId", "params": []}
+    api = f"{configured.metrics_address}/v4/timeseries/asset-metrics"
+    sample = f"{api}?assets=btc&metrics=PriceUSD&page_size=1"
     timeout = configured.request_timeout.total_seconds()
     return {
-        role: _ask(method, url, body, timeout) for role, (method, url, body) in questions.items()
+        f"venue {configured.venue_address or configured.venue}": _ask_venue(configured),
+        f"chain node {node}": _ask("POST", node, question, timeout),
+        f"network metrics {configured.metrics_address}": _ask("GET", sample, None, timeout),
     }
 
 
@@ -159,6 +157,20 @@ def _ask(method: str, url: str, body: object, timeout: float) -> str | None:
     except httpx.TransportError as error:
         return f"{type(error).__name__}: {error}"
     return None if answer.is_success else f"HTTP {answer.status_code}"
+
+
+def _ask_venue(configured: Settings) -> str | None:
+    once = configured.model_copy(update={"retry_delays": ()})
+
+    async def ask() -> None:
+        async with connect_venue(once) as exchange:
+            await exchange.server_time("a look whether it answers")
+
+    try:
+        asyncio.run(ask())
+    except (WorldUnreachableError, UnusableAnswerError) as error:
+        return str(error)
+    return None
 
 
 def sandbox_port(configured: Settings) -> int:

@@ -19,7 +19,11 @@ from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError as UnreadableError
 
+from cryptoml_serving.contract.feature_store import ONLINE_STORE_VARIABLE, REGISTRY_VARIABLE
+
 PREFIX = "CRYPTOML_"
+#: Read by others: the tests, and ``feature_store.yaml`` when Feast is used by hand.
+_OTHER_VARIABLES = {"CRYPTOML_REALDATA", REGISTRY_VARIABLE, ONLINE_STORE_VARIABLE}
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h|d)$")
 _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -135,22 +139,20 @@ class EnvironmentSettings(BaseSettings):
         return f"{variable}={os.environ.get(variable)!r}: {error.__cause__}. Accepted: {accepted}"
 
 
-def reject_unknown_variables(*classes: type[EnvironmentSettings]) -> None:
-    """Stop on a ``CRYPTOML_*`` variable that none of ``classes`` reads.
+def reject_unknown_variables(*classes: type[EnvironmentSettings], prefix: str = PREFIX) -> None:
+    """Stop on a variable of this ``prefix`` that none of ``classes`` reads.
 
     Raises:
         SettingsError: with the closest known names.
     """
-    known = {variable for cls in classes for variable in cls.variables()} | {"CRYPTOML_REALDATA"}
-    unknown = sorted(v for v in os.environ if v.startswith(PREFIX) and v not in known)
-    if not unknown:
-        return
+    known = {variable for cls in classes for variable in cls.variables()} | _OTHER_VARIABLES
     lines = []
-    for variable in unknown:
+    for variable in sorted(v for v in os.environ if v.startswith(prefix) and v not in known):
         close = difflib.get_close_matches(variable, known, n=3)
         hint = f"; close: {', '.join(close)}" if close else ""
         lines.append(f"{variable}={os.environ[variable]!r}: no such setting{hint}")
-    raise SettingsError("\n".join(lines))
+    if lines:
+        raise SettingsError("\n".join(lines))
 
 
 class SharedSettings(EnvironmentSettings):

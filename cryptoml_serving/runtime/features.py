@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import string
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ class FeatureRows:
 
 
 class OnlineFeatures:
-    """Feast's online store, opened at the first read. Feast takes seconds to import."""
+    """Feast's online store, opened at the first read."""
 
     def __init__(self, repository: Path, home: Path) -> None:
         """Touch nothing yet.
@@ -56,6 +57,10 @@ class OnlineFeatures:
         self._environment = {**feature_store_environment(home), **os.environ}
         self._store: Any = None
         self._opened: tuple[int, ...] = ()
+
+    def prepare(self) -> None:
+        """Import Feast, which takes seconds."""
+        importlib.import_module("feast")
 
     def read(
         self, symbols: Sequence[str], features: Sequence[FeatureSpec], now: datetime

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import contextlib
 import logging
 import threading
 import time
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from cryptoml_serving.telemetry import Metrics
 
 _LOG = logging.getLogger(__name__)
-_LIBRARIES = ("mlflow", "jax", "feast")
 _STOP_SECONDS = 5.0
 Part = Literal["model", "features"]
 
@@ -108,9 +107,11 @@ class Refresher:
             self._attempt("features", self._refresh_snapshot)
 
     def _run(self) -> None:
-        # Seconds of imports, done while there may be no model to load yet.
-        for library in _LIBRARIES:
-            importlib.import_module(library)
+        # While there may be no model to load yet. What cannot be imported is reported at the turn
+        # that needs it.
+        for source in (self._registry, self._features):
+            with contextlib.suppress(ImportError):
+                source.prepare()
         pause = self._settings.serving_refresh.total_seconds()
         while not self._stop.is_set():
             self.turn()

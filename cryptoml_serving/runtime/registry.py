@@ -6,6 +6,7 @@ approval and the public key alone: the registry and its artifact store are not t
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shutil
@@ -29,10 +30,10 @@ from cryptoml_serving.contract.registry import (
     BUNDLE_FOLDER,
     CHAMPION_ALIAS,
     DIGEST_TAG,
+    MLFLOW_ENVIRONMENT,
     approval_file,
     champion_uri,
 )
-from cryptoml_serving.contract.safety import forbid_unsafe_deserialization
 from cryptoml_serving.runtime.errors import (
     ModelRefusedError,
     NoChampionError,
@@ -42,12 +43,11 @@ from cryptoml_serving.runtime.errors import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: MLflow's own defaults wait for minutes; a poll that fails is simply repeated.
-_MLFLOW_ENVIRONMENT = {
+#: MLflow's own defaults wait for minutes; a poll that fails is simply repeated. Its log lines are
+#: left to this service's own format.
+_PATIENCE = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_CONFIGURE_LOGGING": "false",
 }
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
@@ -88,10 +88,7 @@ class ApprovedModel:
 
 
 class ModelRegistry:
-    """Reads the approved model from MLflow, and keeps verified bundles on disk by digest.
-
-    MLflow is imported at the first call, which takes seconds.
-    """
+    """Reads the approved model from MLflow, and keeps verified bundles on disk by digest."""
 
     def __init__(
         self, *, address: str, model_name: str, public_key: Path, cache: Path, world: str
@@ -112,6 +109,17 @@ class ModelRegistry:
         self._world = world
         self._client: Any = None
 
+    def prepare(self) -> None:
+        """Import what loading a model needs, which takes seconds.
+
+        MLflow reads parts of its environment when it is first imported, so that comes first.
+        """
+        os.environ.update(MLFLOW_ENVIRONMENT)
+        for name, value in _PATIENCE.items():
+            os.environ.setdefault(name, value)
+        importlib.import_module("mlflow")
+        importlib.import_module("jax")
+
     def champion(self) -> Champion:
         """What the champion alias points at now.
 
@@ -119,9 +127,9 @@ class ModelRegistry:
             RegistryUnavailableError: the registry does not answer.
             NoChampionError: no version carries the alias.
         """
+        client = self._connect()
         from mlflow.exceptions import MlflowException  # noqa: PLC0415 - takes seconds
 
-        client = self._connect()
         with self._answering("the model registry"):
             try:
                 version = client.get_model_version_by_alias(self._model_name, CHAMPION_ALIAS)
@@ -210,9 +218,7 @@ class ModelRegistry:
                 message = f"there is no model registry at {path}"
                 raise RegistryUnavailableError(message)
         if self._client is None:
-            forbid_unsafe_deserialization()
-            for name, value in _MLFLOW_ENVIRONMENT.items():
-                os.environ.setdefault(name, value)
+            self.prepare()
             from mlflow import MlflowClient  # noqa: PLC0415 - takes seconds
 
             with self._answering("the model registry"):

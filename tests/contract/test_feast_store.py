@@ -1,9 +1,7 @@
 """Feast against the lake: the training read, the online store, and ``feast`` by hand."""
 
-import os
 import shutil
 import sqlite3
-import subprocess
 import sys
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,7 +9,8 @@ from typing import Any
 
 import polars as pl
 import pytest
-from feature_data import BAR, DAY, FIRST, make_bars, make_blocks, make_metrics, midnight, some_days
+from click.testing import CliRunner
+from feast.cli.cli import cli as feast_command
 
 from cryptoml_assets.features import online
 from cryptoml_assets.features.catalog import TTL, Table, features_of, model_features
@@ -20,7 +19,18 @@ from cryptoml_assets.features.onchain import onchain_features
 from cryptoml_assets.features.training_set import training_set
 from cryptoml_assets.features.views import SERVICE_NAME
 from cryptoml_assets.resources.lake import Lake
+from cryptoml_assets.settings import settings
 from cryptoml_serving.contract.feature_store import feature_store_environment
+from tests.feature_data import (
+    BAR,
+    DAY,
+    FIRST,
+    make_bars,
+    make_blocks,
+    make_metrics,
+    midnight,
+    some_days,
+)
 
 REPOSITORY = Path(__file__).parents[2] / "feature_repo"
 SYMBOLS = ("BTC/USDT", "ETH/USDT")
@@ -172,19 +182,20 @@ def test_registering_again_keeps_the_view_and_its_history(store: Any, lake: Lake
     assert after.materialization_intervals == [*before.materialization_intervals, (NOW - TTL, NOW)]
 
 
-def test_feast_by_hand_works_from_the_repository(home: Path, lake: Lake) -> None:
-    environment = os.environ | feature_store_environment(home) | {"CRYPTOML_LAKE": lake.uri}
-    store = online.open_store(REPOSITORY, home)
-    online.bring_up_to_date(store, lake.uri, NOW - timedelta(hours=30), TTL)
-    feast = Path(sys.executable).with_name("feast")
+def test_feast_by_hand_works_from_the_repository(
+    home: Path, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in feature_store_environment(home).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("CRYPTOML_LAKE", lake.uri)
+    settings.cache_clear()
+    online.bring_up_to_date(
+        online.open_store(REPOSITORY, home), lake.uri, NOW - timedelta(hours=30), TTL
+    )
+    monkeypatch.chdir(REPOSITORY)
+    # Feast imports the definitions by the name they have in its working directory.
+    monkeypatch.delitem(sys.modules, "feature_definitions", raising=False)
     for command in (["apply"], ["materialize-incremental", NOW.isoformat()]):
-        done = subprocess.run(
-            [feast, *command],
-            cwd=REPOSITORY,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        done = CliRunner().invoke(feast_command, command, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
     assert found_differences(online.open_store(REPOSITORY, home), lake) == ()

@@ -7,7 +7,6 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import pytest
-from feature_data import DAY, FIRST, make_bars, make_blocks, make_metrics, midnight, some_days
 
 from cryptoml_assets.features import assets, checks
 from cryptoml_assets.features.catalog import model_features
@@ -17,6 +16,7 @@ from cryptoml_assets.resources.feature_store import FeatureStoreResource
 from cryptoml_assets.resources.io_manager import LakeIOManager
 from cryptoml_assets.resources.lake import Lake
 from cryptoml_assets.settings import settings
+from tests.feature_data import DAY, FIRST, make_bars, make_blocks, make_metrics, midnight, some_days
 
 REPOSITORY = Path(__file__).parents[2] / "feature_repo"
 COUNT = 12

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import model_worlds
 import polars as pl
 import pytest
 
@@ -23,6 +22,7 @@ from cryptoml_assets.settings import settings
 from cryptoml_serving.contract import approval
 from cryptoml_serving.contract.bundle import OUTPUTS, load_bundle
 from cryptoml_serving.contract.registry import BUNDLE_FOLDER, DIGEST_TAG, approval_file
+from tests import model_worlds
 
 UPSTREAM = dg.AssetSpec("training_set").with_io_manager_key("lake")
 SMALL = {

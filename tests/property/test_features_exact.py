@@ -4,12 +4,12 @@ from datetime import date, timedelta
 
 import polars as pl
 import pytest
-from feature_data import BAR, make_bars, some_days
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cryptoml_assets.features.catalog import Feature, features_of
 from cryptoml_assets.features.compute import price_features
+from tests.feature_data import BAR, make_bars, some_days
 
 DAYS = some_days(4)
 COUNT = 4 * 288

@@ -5,11 +5,11 @@ from datetime import timedelta
 
 import polars as pl
 import pytest
-from feature_data import BAR, FIRST, make_bars, some_days
 
 from cryptoml_assets.errors import LakeError
 from cryptoml_assets.features.catalog import FEATURES, features_of, price_warmup
 from cryptoml_assets.features.compute import days_before, feature_schema, price_features
+from tests.feature_data import BAR, FIRST, make_bars, some_days
 
 DAYS = some_days(3)
 NAMES = [feature.name for feature in features_of("price_features")]

@@ -2,11 +2,11 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
-from feature_data import DAY, FIRST, make_blocks, make_metrics, midnight, some_days
 
 from cryptoml_assets.features.catalog import features_of
 from cryptoml_assets.features.compute import feature_schema
 from cryptoml_assets.features.onchain import onchain_features
+from tests.feature_data import DAY, FIRST, make_blocks, make_metrics, midnight, some_days
 
 DELAY = timedelta(hours=4)
 SYMBOLS = ("BTC/USDT", "ETH/USDT")

@@ -3,12 +3,21 @@ from datetime import timedelta
 
 import polars as pl
 import pytest
-from feature_data import BAR, DAY, FIRST, make_bars, make_blocks, make_metrics, midnight, some_days
 
 from cryptoml_assets.features.catalog import TTL, model_features
 from cryptoml_assets.features.compute import price_features
 from cryptoml_assets.features.onchain import onchain_features
 from cryptoml_assets.features.training_set import features_as_of, training_set
+from tests.feature_data import (
+    BAR,
+    DAY,
+    FIRST,
+    make_bars,
+    make_blocks,
+    make_metrics,
+    midnight,
+    some_days,
+)
 
 DAYS = some_days(4)
 HOUR = timedelta(hours=1)

@@ -79,7 +79,9 @@ def test_waiting_ends(tmp_path: Path) -> None:
 
 def test_environment_reaches_the_child(tmp_path: Path) -> None:
     with Children(tmp_path) as children:
-        child = children.start("echo", python("import os; print(os.environ['ANSWER'])"), {"ANSWER": "42"})
+        child = children.start(
+            "echo", python("import os; print(os.environ['ANSWER'])"), {"ANSWER": "42"}
+        )
         child.process.wait(20)
     assert child.log.read_text().strip() == "42"
 

@@ -15,6 +15,7 @@ PIN = re.compile(r"^[a-z0-9._-]+(\[[a-z0-9, -]+\])?==[\w.+!]+( ; .+)? \\$")
 HASH = re.compile(r"^    --hash=sha256:[0-9a-f]{64}( \\)?$")
 HEAVY = ("jax", "flax", "mlflow", "feast", "ccxt", "web3")
 
+
 def loaded_by(statement: str, suspects: tuple[str, ...]) -> set[str]:
     """Which of ``suspects`` a fresh interpreter holds after ``statement``."""
     program = f"import sys; {statement}; print(*[m for m in {suspects!r} if m in sys.modules])"

@@ -1,0 +1,255 @@
+"""What the service does when registry, approval, bundle or features are not as they should be."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cryptoml_serving.contract.approval import generate_keys
+from tests.serving_client import (
+    FEATURE_TIME,
+    ROWS,
+    problem,
+    serving,
+    wait,
+    write_usual_features,
+)
+from tests.serving_world import NOW, TTL, Published, ServingWorld, Templates, build_templates
+
+
+@pytest.fixture
+def templates(tmp_path_factory: pytest.TempPathFactory) -> Templates:
+    return build_templates(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture
+def world(tmp_path: Path, templates: Templates) -> ServingWorld:
+    made = ServingWorld(tmp_path, templates)
+    write_usual_features(made)
+    return made
+
+
+def test_no_champion_yet(world: ServingWorld) -> None:
+    with serving(world) as client:
+        wait(lambda: client.metric("refresh_errors_total", error_type="no_champion") >= 1)
+        assert client.get("/health").json() == {"status": "alive"}
+        assert int(client.get("/ready").headers["retry-after"]) >= 1
+        members = problem(client.ask("BTC/USDT"), 503, "not-ready")
+        assert members["detail"] == "no model has been approved yet"
+        world.publish()
+        client.wait_ready()
+
+
+def test_no_registry_is_made_where_there_is_none(world: ServingWorld) -> None:
+    database = world.home / "mlflow.db"
+    database.unlink()
+    with serving(world) as client:
+        kind = {"error_type": "registry_unavailable"}
+        wait(lambda: client.metric("refresh_errors_total", **kind) >= 1)
+        problem(client.get("/ready"), 503, "not-ready")
+    assert not database.exists()
+
+
+def _tamper_model(published: Published) -> None:
+    path = published.bundle / "model.stablehlo"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x00\x01")
+
+
+def _tamper_manifest(published: Published) -> None:
+    path = published.bundle / "manifest.json"
+    path.write_text(path.read_text().replace('"serial":', '"serious":'))
+
+
+def _smuggle_file(published: Published) -> None:
+    (published.bundle / "extra.py").write_text("raise SystemExit")
+
+
+def _raise_figure(published: Published) -> None:
+    published.alter_record(reason="it passed, truly")
+
+
+def _other_digest(published: Published) -> None:
+    published.alter_record(bundle_digest="0" * 64)
+
+
+def _not_an_approval(published: Published) -> None:
+    published.approval.write_text("[]")
+
+
+@pytest.mark.parametrize(
+    "tamper",
+    [
+        _tamper_model,
+        _tamper_manifest,
+        _smuggle_file,
+        _raise_figure,
+        _other_digest,
+        _not_an_approval,
+    ],
+)
+def test_tampered_bundle_or_approval_never_serves(
+    world: ServingWorld, tamper: Callable[[Published], None]
+) -> None:
+    tamper(world.publish())
+    with serving(world) as client:
+        members = problem(client.wait_refused().ask("BTC/USDT"), 503, "not-ready")
+        assert "refused" in members["detail"]
+        problem(client.get("/ready"), 503, "not-ready")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"bundle_digest": "0" * 64},
+        {"model_name": "another-model"},
+        {"model_version": "9"},
+        {"run_id": "another-run"},
+    ],
+)
+def test_a_sound_signature_under_something_else_does_not_count(
+    world: ServingWorld, changes: dict[str, Any]
+) -> None:
+    published = world.publish(approved=False)
+    world.approve(**{**published.subject, **changes}, attach_to=published)
+    with serving(world) as client:
+        problem(client.wait_refused().ask("BTC/USDT"), 503, "not-ready")
+
+
+def test_another_key_does_not_count(world: ServingWorld) -> None:
+    world.publish()
+    (world.home / "keys" / "approval.pub").unlink()
+    world.private_key.unlink()
+    generate_keys(world.private_key, world.home / "keys" / "approval.pub")
+    with serving(world) as client:
+        problem(client.wait_refused().ask("BTC/USDT"), 503, "not-ready")
+
+
+def test_an_approval_of_another_version_or_run_does_not_count(world: ServingWorld) -> None:
+    first = world.publish()
+    second = world.publish(approved=False)
+    shutil.copytree(first.artifacts / "approval", second.artifacts / "approval")
+    copied = second.artifacts / "approval" / f"{first.version}.json"
+    copied.rename(second.approval)
+    with serving(world) as client:
+        problem(client.wait_refused().ask("BTC/USDT"), 503, "not-ready")
+
+
+@pytest.mark.parametrize("manifest", [{"source": "replay"}, {"model_name": "another-model"}])
+def test_a_model_of_another_world_or_name_is_refused(
+    world: ServingWorld, manifest: dict[str, Any]
+) -> None:
+    world.publish(**manifest)
+    with serving(world) as client:
+        problem(client.wait_refused().ask("BTC/USDT"), 503, "not-ready")
+
+
+def test_alias_moved_by_hand_keeps_the_approved_model(world: ServingWorld) -> None:
+    approved = world.publish()
+    with serving(world) as client:
+        client.wait_ready()
+        moved = world.publish(approved=False)
+        client.wait_refused()
+        assert client.ask("BTC/USDT").json()["model_version"] == approved.version
+        assert "refused" in client.get("/ready").json()["problems"]["model"]
+        world.approve(**moved.subject, attach_to=moved)
+        wait(lambda: client.ask("BTC/USDT").json()["model_version"] == moved.version)
+        assert client.get("/ready").json()["problems"] == {}
+        assert client.metric("model_info", model_version=approved.version) == 0
+
+
+def test_alias_moved_by_hand_before_start(world: ServingWorld) -> None:
+    world.publish()
+    world.publish(approved=False)
+    with serving(world) as client:
+        problem(client.wait_refused().ask("BTC/USDT"), 503, "not-ready")
+
+
+def test_registry_gone_after_start(world: ServingWorld) -> None:
+    published = world.publish()
+    with serving(world) as client:
+        client.wait_ready()
+        (world.home / "mlflow.db").unlink()
+        kind = {"error_type": "registry_unavailable"}
+        wait(lambda: client.metric("refresh_errors_total", **kind) >= 1)
+        newer = NOW - timedelta(minutes=1)
+        world.write_features(ROWS, at=newer)
+        wait(lambda: client.ask("BTC/USDT").json()["feature_age_seconds"] == 60)
+        assert client.ask("BTC/USDT").json()["model_version"] == published.version
+        problems = client.get("/ready").json()["problems"]
+        assert problems == {"model": "the model registry does not answer"}
+
+
+def test_feature_store_gone_after_start_and_back(world: ServingWorld) -> None:
+    world.publish()
+    store = world.home / "feast"
+    with serving(world) as client:
+        client.wait_ready()
+        store.rename(world.home / "elsewhere")
+        wait(lambda: client.metric("refresh_errors_total", error_type="feature_store") >= 1)
+        assert client.ask("BTC/USDT").json()["feature_age_seconds"] == 300
+        assert client.get("/ready").json()["problems"].keys() == {"features"}
+        assert not store.exists()
+        (world.home / "elsewhere").rename(store)
+        wait(lambda: client.get("/ready").json()["problems"] == {})
+
+
+def test_a_replaced_feature_store_is_noticed(world: ServingWorld) -> None:
+    world.publish()
+    with serving(world) as client:
+        client.wait_ready()
+        shutil.rmtree(world.home / "feast")
+        shutil.copytree(world.templates.feast, world.home / "feast")
+        world.write_features(ROWS, at=NOW - timedelta(minutes=2))
+        wait(lambda: client.ask("BTC/USDT").json().get("feature_age_seconds") == 120)
+
+
+def test_feature_store_absent_at_start(world: ServingWorld) -> None:
+    world.publish()
+    shutil.rmtree(world.home / "feast")
+    with serving(world) as client:
+        wait(lambda: client.metric("refresh_errors_total", error_type="feature_store") >= 1)
+        members = problem(client.ask("BTC/USDT"), 503, "not-ready")
+        assert members["detail"] == "the online features cannot be read"
+
+
+def test_stale_features_are_not_served(world: ServingWorld) -> None:
+    world.publish()
+    world.write_features({"BTC/USDT": (1.0, 1.0, 1.0)}, at=NOW)
+    with serving(world, serving_max_feature_age=timedelta(minutes=4)) as client:
+        client.wait_ready()
+        assert client.ask("BTC/USDT").status_code == 200
+        response = client.ask("ETH/USDT")
+        members = problem(response, 503, "stale-features")
+        assert members["feature_age_seconds"] == 300
+        assert "4m" in members["detail"]
+        assert int(response.headers["retry-after"]) >= 1
+
+
+def test_features_past_their_time_to_live_are_missing(tmp_path: Path, templates: Templates) -> None:
+    world = ServingWorld(tmp_path, templates)
+    past = NOW - TTL - timedelta(seconds=1)
+    world.write_features({"BTC/USDT": (0.1, 0.2, 9.0)}, at=FEATURE_TIME, onchain_at=past)
+    world.write_features({"ETH/USDT": (0.1, 0.2, 9.0)}, at=past, onchain_at=FEATURE_TIME)
+    world.publish()
+    with serving(world, serving_max_feature_age=timedelta(days=30)) as client:
+        client.wait_ready()
+        answer = client.ask("BTC/USDT").json()
+        assert answer["expected_return"] == pytest.approx(0.3, abs=1e-6)
+        problem(client.ask("ETH/USDT"), 503, "no-prediction")
+        problem(client.ask("SOL/USDT"), 503, "no-prediction")
+
+
+def test_an_altered_copy_in_the_cache_is_fetched_again(world: ServingWorld) -> None:
+    published = world.publish()
+    cached = world.settings().model_cache_path / published.digest
+    with serving(world) as client:
+        client.wait_ready()
+    (cached / "model.stablehlo").write_bytes(b"half a fi")
+    with serving(world) as client:
+        assert client.wait_ready().ask("BTC/USDT").status_code == 200
+    assert (cached / "model.stablehlo").stat().st_size > 9
