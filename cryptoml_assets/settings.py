@@ -81,11 +81,11 @@ class Settings(SharedSettings):
         timedelta(hours=1), description="gap left after the purge between training and test rows"
     )
     hidden_units: Counts = Field((64, 32), description="comma-separated layer widths")
-    epochs: int = Field(12, description="most passes over the training rows", ge=1)
+    epochs: int = Field(40, description="most passes over the training rows", ge=1)
     batch_size: int = Field(1024, description="rows per optimiser step", ge=1)
     learning_rate: float = Field(1e-3, description="peak learning rate of AdamW", gt=0, lt=1)
     weight_decay: float = Field(1e-2, description="decoupled weight decay of AdamW", ge=0)
-    ensemble_size: int = Field(4, description="seeds trained and averaged", ge=1)
+    ensemble_size: int = Field(8, description="seeds trained and averaged", ge=1)
     seed: int = Field(7, description="seed of weights, shuffles and bootstraps", ge=0)
 
     # gate

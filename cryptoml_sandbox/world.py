@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from cryptoml_sandbox.clock import Clock, from_ms, make_clock, to_ms
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cryptoml_sandbox.settings import SandboxSettings
+
+#: How far past the close of its last bar a recording's clock stands.
+_AFTER_THE_END = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,9 @@ def _replay(settings: SandboxSettings, folder: Path) -> World:
     markets = (market, _simulated_market(settings, all_=True))
     metrics = (recorded, _simulated_metrics(settings, markets))
     runs = settings.start is not None or settings.speed != 1.0
-    end = from_ms(market.end_ms)
+    # A clock that stood at the very close of the last bar would leave it in doubt for ever: whoever
+    # allows for the time its question took would never count that bar as closed.
+    end = from_ms(market.end_ms) + _AFTER_THE_END
     clock = make_clock(
         now=None if runs else settings.now or end,
         start=settings.start or end,

@@ -1,12 +1,16 @@
-"""Writes docs/reference.md from the code: settings, commands, assets, jobs, schedules, sensors."""
+"""Writes docs/reference.md from the code: what there is, under the names the code gives it."""
 
 from __future__ import annotations
 
+import html
 import re
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 PAGE = Path(__file__).with_name("reference.md")
+#: Of the Prometheus client itself, the same for every service.
+_FOREIGN_METRICS = ("process_",)
 
 
 def render() -> str:
@@ -19,7 +23,9 @@ def render() -> str:
             "",
             *_commands(),
             *_assets(),
+            *_checks(),
             *_automation(),
+            *_service(),
             *_settings(),
         ]
     )
@@ -29,53 +35,97 @@ def _commands() -> list[str]:
     from cryptoml_assets.cli import app  # noqa: PLC0415
 
     rows = [
-        f"| `cryptoml {c.name or c.callback.__name__}` | {_first_line(c.callback.__doc__)} |"
-        for c in app.registered_commands
+        (
+            f"`cryptoml {command.name or command.callback.__name__}`",
+            _plain(command.callback.__doc__),
+        )
+        for command in app.registered_commands
+        if command.callback is not None
     ]
-    return ["## Commands", "", "| command | what it does |", "|---|---|", *rows, ""]
+    return ["## Commands", "", *_table(("command", "what it does"), rows)]
 
 
 def _assets() -> list[str]:
-    from cryptoml_assets.definitions import defs  # noqa: PLC0415
-
-    graph = defs.resolve_asset_graph()
-    lines = [
+    rows = [
+        (
+            node.group_name,
+            f"`{node.key.to_user_string()}`",
+            "daily" if node.is_partitioned else "none",
+            ", ".join(f"`{key.to_user_string()}`" for key in sorted(node.parent_keys)),
+            _plain(node.description),
+        )
+        for node in _nodes()
+    ]
+    return [
         "## Assets",
         "",
-        "| group | asset | partitions | one row is | checks |",
-        "|---|---|---|---|---|",
+        *_table(("group", "asset", "partitions", "reads", "what it holds"), rows),
     ]
-    nodes = sorted(
-        graph.asset_nodes, key=lambda node: (node.group_name or "", node.key.to_user_string())
-    )
-    for node in nodes:
-        checks = sorted(key.name for key in graph.get_check_keys_for_assets({node.key}))
-        lines.append(
-            f"| {node.group_name} | `{node.key.to_user_string()}` | "
-            f"{'daily' if node.partitions_def else '–'} | {_first_line(node.description)} | "
-            f"{', '.join(f'`{name}`' for name in checks) or '–'} |"
-        )
-    return [*lines, ""]
+
+
+def _checks() -> list[str]:
+    graph = _graph()
+    rows = []
+    for node in _nodes():
+        for key in sorted(graph.get_check_keys_for_assets({node.key}), key=lambda key: key.name):
+            spec = graph.get_check_spec(key)
+            effect = "yes" if spec.blocking else "no"
+            asset = f"`{node.key.to_user_string()}`"
+            rows.append((asset, f"`{key.name}`", effect, _plain(spec.description)))
+    return ["## Checks", "", *_table(("asset", "check", "blocks", "what must hold"), rows)]
 
 
 def _automation() -> list[str]:
     from cryptoml_assets.definitions import defs  # noqa: PLC0415
 
     repository = defs.get_repository_def()
-    lines = [
+    jobs = [job for job in repository.get_all_jobs() if not job.name.startswith("__")]
+    rows = [("job", f"`{job.name}`", "when asked for", _plain(job.description)) for job in jobs]
+    for schedule in repository.schedule_defs:
+        when = f"`{schedule.cron_schedule}` {schedule.execution_timezone}"
+        rows.append(("schedule", f"`{schedule.name}`", when, _plain(schedule.description)))
+    for sensor in repository.sensor_defs:
+        when = f"looks every {sensor.minimum_interval_seconds} s"
+        rows.append(("sensor", f"`{sensor.name}`", when, _plain(sensor.description)))
+    return [
         "## Jobs, schedules and sensors",
         "",
-        "| kind | name | what it does |",
-        "|---|---|---|",
+        *_table(("kind", "name", "when", "what it does"), rows),
     ]
-    jobs = [job for job in repository.get_all_jobs() if not job.name.startswith("__")]
-    for kind, things in (
-        ("job", jobs),
-        ("schedule", repository.schedule_defs),
-        ("sensor", repository.sensor_defs),
-    ):
-        lines += [f"| {kind} | `{t.name}` | {_first_line(t.description)} |" for t in things]
-    return [*lines, ""]
+
+
+def _service() -> list[str]:
+    from cryptoml_serving.app import create_app  # noqa: PLC0415
+
+    app = create_app()
+    endpoints = [
+        (
+            f"`{method.upper()} {path}`",
+            _plain(operation.get("description") or operation["summary"]),
+            ", ".join(sorted(operation["responses"])),
+        )
+        for path, operations in app.openapi()["paths"].items()
+        for method, operation in operations.items()
+    ]
+    return [
+        "## Inference service",
+        "",
+        "More in [Inference service](serving.md).",
+        "",
+        *_table(("endpoint", "what it answers", "statuses"), endpoints),
+        *_table(("metric", "kind", "meaning"), _metrics(app.state.service.metrics.exposition())),
+    ]
+
+
+def _metrics(exposition: bytes) -> list[Sequence[str]]:
+    """Name, kind and meaning of each metric of our own in Prometheus' text format."""
+    text = exposition.decode()
+    meanings = dict(re.findall(r"^# HELP (\S+) (.*)$", text, re.MULTILINE))
+    return [
+        (f"`{name}`", kind, _plain(meanings[name]))
+        for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE)
+        if not name.startswith(_FOREIGN_METRICS) and not name.endswith("_created")
+    ]
 
 
 def _settings() -> list[str]:
@@ -85,22 +135,49 @@ def _settings() -> list[str]:
         "## Settings",
         "",
         "Every setting is an environment variable; `cryptoml settings` prints them all.",
+        "",
     ]
     seen: set[str] = set()
     for part, settings_class in CLASSES.items():
-        lines += ["", f"### {part}", "", "| variable | default | meaning |", "|---|---|---|"]
+        rows = []
         for name, field in settings_class.model_fields.items():
             variable = settings_class.variable(name)
             if variable not in seen:
                 seen.add(variable)
-                default = f"`{spell(field.default)}`" if spell(field.default) else "–"
-                lines.append(f"| `{variable}` | {default} | {field.description} |")
-    return [*lines, ""]
+                default = spell(field.default)
+                shown = f"`{default}`" if default else "empty"
+                rows.append((f"`{variable}`", shown, _plain(field.description)))
+        lines += [f"### {part}", "", *_table(("variable", "default", "meaning"), rows)]
+    return lines
 
 
-def _first_line(text: str | None) -> str:
-    paragraph = (text or "").strip().split("\n\n")[0]
-    return re.sub(r"\s+", " ", paragraph).replace("|", "\\|")
+def _graph():  # noqa: ANN202  (an internal class of Dagster)
+    from cryptoml_assets.definitions import defs  # noqa: PLC0415
+
+    return defs.resolve_asset_graph()
+
+
+def _nodes():  # noqa: ANN202  (an internal class of Dagster)
+    nodes = _graph().asset_nodes
+    return sorted(nodes, key=lambda node: (node.group_name, node.key.to_user_string()))
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A markdown table and the empty line that ends it."""
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in (header, *rows)]
+    lines = [f"| {' | '.join(row)} |" for row in cells]
+    return [lines[0], f"|{'---|' * len(header)}", *lines[1:], ""]
+
+
+def _plain(text: str | None) -> str:
+    """The first paragraph on one line, with nothing in it that markdown would take for markup."""
+    line = re.sub(r"\s+", " ", (text or "").strip().split("\n\n")[0])
+    words = re.split(r"(`[^`]*`)", line)
+    return "".join(word if word.startswith("`") else _escape(word) for word in words)
+
+
+def _escape(text: str) -> str:
+    return re.sub(r"([*{}\[\]])", r"\\\1", html.escape(text, quote=False))
 
 
 if __name__ == "__main__":

@@ -70,7 +70,8 @@ def candidate_models(
             training_set, task, Path(work, "bundle"), log=context.log.info
         )
         if trained.unseen:
-            context.log.warning("features without a value to learn from: %s", trained.unseen)
+            names = ", ".join(trained.unseen)
+            context.log.warning("too few changes of value to learn from: %s", names)
         figures = _figures(trained)
         known = registration.newest_version(tracker.client(), task.model_name, trained.digest)
         candidate = _candidate(context, configured, trained, training_set, figures)

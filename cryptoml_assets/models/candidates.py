@@ -71,7 +71,7 @@ class Trained:
         history: the learning curve.
         test: the out-of-sample rows.
         answers: the trainer's own answers to them, by output.
-        unseen: features without one value to fit on, which the model cannot use.
+        unseen: features with too few values to fit on, which the model does not use.
     """
 
     folder: Path

@@ -47,6 +47,21 @@ class Rows:
             self.labels[selection],
         )
 
+    def changes(self) -> NDArray[np.int_]:
+        """How often each feature takes another value as time passes, for the symbol with the most.
+
+        Shape (k,). A daily figure read beside 5-minute bars changes once a day, however many rows
+        repeat it; a missing value is no value and so no change.
+        """
+        counts = np.zeros((1, self.features.shape[1]), int)
+        for symbol in np.unique(self.symbols):
+            own = self.features[self.symbols == symbol]
+            steps = np.diff(own, axis=0)
+            changed = np.isfinite(steps) & (steps != 0.0)
+            counts = np.vstack([counts, changed.sum(axis=0)])
+        most: NDArray[np.int_] = counts.max(axis=0)
+        return most
+
 
 def rows_from_frame(frame: pl.DataFrame, features: Sequence[str]) -> Rows:
     """Read a training set.

@@ -127,7 +127,7 @@ class _Progress:
     def _tell(self, entry: dg.EventLogEntry) -> None:
         event = entry.dagster_event
         if event is None:
-            if entry.level >= logging.INFO:
+            if int(entry.level) >= logging.INFO:
                 self._report(f"  {entry.user_message}")
             return
         step = event.step_key or ""

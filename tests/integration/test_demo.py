@@ -17,9 +17,9 @@ from cryptoml_assets.resources.lake import Lake
 
 REPOSITORY = Path(__file__).parents[2]
 SMALL = {
-    "CRYPTOML_DAYS": "10",
-    "CRYPTOML_ENSEMBLE_SIZE": "2",
-    "CRYPTOML_SANDBOX_SIGNAL": "2.5",
+    "CRYPTOML_DAYS": "20",
+    "CRYPTOML_ENSEMBLE_SIZE": "4",
+    "CRYPTOML_SANDBOX_SIGNAL": "1.5",
     "CRYPTOML_SANDBOX_BLOCK_SECONDS": "1800",
 }
 
@@ -87,13 +87,15 @@ def test_a_silent_venue_fails_with_its_address_and_keeps_what_was_there(tmp_path
 
 @pytest.mark.realdata
 def test_replay_of_recorded_data(tmp_path: Path, realdata: Path) -> None:
-    done = demo(tmp_path, "--replay", str(realdata), CRYPTOML_DAYS="40")
+    done = demo(tmp_path, "--replay", str(realdata), CRYPTOML_DAYS="60", CRYPTOML_ENSEMBLE_SIZE="8")
     answer = last_line(done)
     assert answer["source"] == "replay"
     assert "simulated all the same: " in done.stdout
     bars = Lake(str(tmp_path / "replay" / "lake")).scan("raw_prices").collect()
     assert bars["source"].unique().to_list() == ["replay"]
-    recorded = pl.read_ipc(realdata / "ohlcv" / "BTC_USDT-5m.feather")
+    recorded = pl.read_ipc(realdata / "ohlcv" / "BTC_USDT-5m.feather", use_pyarrow=True)
     stored = bars.filter(pl.col("symbol") == "BTC/USDT").sort("open_time")
-    expected = recorded.tail(stored.height)
-    assert stored["close"].to_list() == expected["close"].to_list()
+    newest = recorded.sort("date").tail(stored.height)
+    assert stored["open_time"].to_list() == newest["date"].to_list()
+    for column in ("open", "high", "low", "close", "volume"):
+        assert stored[column].to_list() == newest[column].to_list()
