@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import dagster as dg
 
@@ -12,25 +13,19 @@ from cryptoml_assets.settings import settings
 _OPEN_DAYS = dg.AutomationCondition.in_latest_time_window(timedelta(days=2))
 
 #: Raw data: fetched again every five minutes for the days still open.
-top_up: dg.AutomationCondition[dg.AssetKey] = dg.AutomationCondition.on_cron("*/5 * * * *").replace(
+top_up: dg.AutomationCondition[Any] = dg.AutomationCondition.on_cron("*/5 * * * *").replace(
     "in_latest_time_window", _OPEN_DAYS
 )
 
 #: Derived data: recomputed for the open days as soon as what it reads has changed.
-follow: dg.AutomationCondition[dg.AssetKey] = dg.AutomationCondition.eager().replace(
+follow: dg.AutomationCondition[Any] = dg.AutomationCondition.eager().replace(
     "in_latest_time_window", _OPEN_DAYS
 )
 
 #: Assets over all days: brought up to date as soon as any day of what they read has changed. Days
 #: before the first backfill stay missing for good, so missing days do not hold these back.
-follow_all: dg.AutomationCondition[dg.AssetKey] = dg.AutomationCondition.eager().without(
+follow_all: dg.AutomationCondition[Any] = dg.AutomationCondition.eager().without(
     ~dg.AutomationCondition.any_deps_missing()
-)
-
-#: Reports over all days: made anew every hour, whatever changed.
-hourly: dg.AutomationCondition[dg.AssetKey] = (
-    dg.AutomationCondition.cron_tick_passed("7 * * * *").since_last_handled()
-    & ~dg.AutomationCondition.in_progress()
 )
 
 #: Warned about at half the age of ``CRYPTOML_FRESHNESS``, failed past it.
