@@ -37,7 +37,7 @@ def up(configured: Settings) -> None:
         ingest(configured, world, narrator)
         train(configured, narrator)
         addresses = {
-            "Dagster UI": _start_dagster(children, configured.dagster_port),
+            "Dagster UI": start_dagster(children, configured.dagster_port),
             "MLflow UI": _start_mlflow(children, configured),
         }
         serving, inference = start_serving(children, serving_port)
@@ -55,7 +55,8 @@ def up(configured: Settings) -> None:
     narrator.say("stopped")
 
 
-def _start_dagster(children: Children, port: int) -> str:
+def start_dagster(children: Children, port: int) -> str:
+    """Start the Dagster UI and daemon over this process's Dagster home; the UI's address."""
     address = f"http://{_HOST}:{port}"
     child = children.start(
         "dagster",

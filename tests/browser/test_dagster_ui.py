@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -14,25 +14,22 @@ from playwright.sync_api import Page, expect
 
 from cryptoml_assets.operations.graph import prepare_dagster_home
 from cryptoml_assets.operations.processes import Children, free_port
+from cryptoml_assets.operations.up import start_dagster
 from cryptoml_assets.resources.lake import Lake
 from tests.sandbox_server import sandbox
 
-REPOSITORY = Path(__file__).parents[2]
 HOST = "127.0.0.1"
-DAY = "2024-03-05"
-NOW = datetime(2024, 3, 6, 12, tzinfo=UTC)
-ASSETS = (
-    "raw_prices",
-    "onchain_blocks",
-    "network_metrics",
-    "price_features",
-    "onchain_features",
-    "online_features",
-    "training_set",
-    "candidate_models",
-    "validated_deployment",
-    "feature_drift",
-)
+MIDNIGHT = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+NOW = MIDNIGHT + timedelta(minutes=30)
+DAY = (MIDNIGHT - timedelta(days=1)).date().isoformat()
+GROUPS = {
+    "prices": ("raw_prices",),
+    "onchain": ("onchain_blocks", "network_metrics"),
+    "features": ("price_features", "onchain_features", "online_features"),
+    "models": ("training_set", "candidate_models"),
+    "deployment": ("validated_deployment",),
+    "monitoring": ("feature_drift",),
+}
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 
@@ -46,40 +43,27 @@ def dagster_ui(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tupl
         monkeypatch.setenv("CRYPTOML_SANDBOX_URL", world.url)
         monkeypatch.setenv("CRYPTOML_NOW", NOW.isoformat())
         monkeypatch.setenv("CRYPTOML_SYMBOLS", "BTC/USDT,ETH/USDT")
-        monkeypatch.setenv("DAGSTER_HOME", str(prepare_dagster_home(home / "simulated")))
-        port = free_port(HOST)
-        webserver = children.start(
-            "dagster-webserver",
-            [
-                str(Path(sys.executable).with_name("dagster-webserver")),
-                "--workspace",
-                str(REPOSITORY / "workspace.yaml"),
-                "--host",
-                HOST,
-                "--port",
-                str(port),
-            ],
-            {},
-        )
-        address = f"http://{HOST}:{port}"
-        children.wait_ready(webserver, f"{address}/server_info", 90.0)
-        yield address, Lake(str(home / "simulated" / "lake"))
+        monkeypatch.setenv("DAGSTER_HOME", "")  # so that what the next line sets is undone
+        prepare_dagster_home(home / "simulated")
+        yield start_dagster(children, free_port(HOST)), Lake(str(home / "simulated" / "lake"))
 
 
 def test_graph_is_shown_and_an_asset_materialises(page: Page, dagster_ui: tuple[str, Lake]) -> None:
     address, lake = dagster_ui
     page.goto(f"{address}/asset-groups")
-    for asset in ASSETS:
-        expect(page.get_by_text(asset, exact=True).first).to_be_visible(timeout=60_000)
+    for group in GROUPS:
+        expect(page.locator("svg").get_by_text(group, exact=True)).to_be_visible(timeout=60_000)
+    for group, assets in GROUPS.items():
+        page.goto(f"{address}/locations/cryptoml/asset-groups/{group}/lineage")
+        for asset in assets:
+            expect(page.get_by_text(asset, exact=True).first).to_be_visible(timeout=30_000)
 
-    page.goto(f"{address}/assets/raw_prices?partition={DAY}")
-    page.get_by_role("button", name="Materialize").first.click(timeout=60_000)
+    page.goto(f"{address}/assets/raw_prices?view=partitions&partition={DAY}")
+    page.get_by_role("button", name="Materialize").first.click(timeout=30_000)
     dialog = page.get_by_role("dialog")
-    expect(dialog).to_be_visible(timeout=30_000)
     partitions = dialog.get_by_role("textbox").first
-    partitions.fill(DAY)
-    partitions.press("Enter")
-    dialog.get_by_role("button", name="Launch").click()
+    expect(partitions).to_have_value(DAY, timeout=30_000)
+    dialog.get_by_role("button", name="Launch 1 run").click()
 
     run = _finished_run(address)
     assert run["status"] == "SUCCESS"
@@ -91,14 +75,18 @@ def test_graph_is_shown_and_an_asset_materialises(page: Page, dagster_ui: tuple[
     expect(page.get_by_text("Success", exact=True).first).to_be_visible(timeout=30_000)
 
 
-def _finished_run(address: str) -> dict[str, str]:
-    """Wait for the one run the click launched to end."""
-    query = {"query": "{ runsOrError(limit: 1) { ... on Runs { results { runId status } } } }"}
-    for _ in range(120):
+def _finished_run(address: str) -> dict[str, Any]:
+    """Wait for the run the click launched to end; runs of the sensors are not it."""
+    wanted = "runId status tags { key value }"
+    query = {
+        "query": f"{{ runsOrError(limit: 20) {{ ... on Runs {{ results {{ {wanted} }} }} }} }}"
+    }
+    for _ in range(150):
         answer = httpx.post(f"{address}/graphql", json=query, timeout=30.0).json()
-        results = answer["data"]["runsOrError"]["results"]
-        if results and results[0]["status"] in {"SUCCESS", "FAILURE", "CANCELED"}:
-            return dict(results[0])
+        for run in answer["data"]["runsOrError"]["results"]:
+            tags = {tag["key"]: tag["value"] for tag in run["tags"]}
+            if "dagster/from_ui" in tags and run["status"] in {"SUCCESS", "FAILURE", "CANCELED"}:
+                return dict(run)
         time.sleep(1.0)
-    message = "the run launched from the UI did not end within two minutes"
+    message = f"the run launched from the UI did not end: {answer}"
     raise AssertionError(message)
