@@ -9,7 +9,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
-export WORLD REPLAY
+WORLD_FLAGS = $(if $(WORLD),--world '$(WORLD)') $(if $(REPLAY),--replay '$(REPLAY)')
 
 .PHONY: help demo up test lint docs bench lock clean
 
@@ -17,10 +17,10 @@ help: ## list the recipes
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(RUN) ## the main job once, world to prediction (REPLAY=DIR or WORLD=live for other data)
-	@$(BIN)/cryptoml demo
+	@$(BIN)/cryptoml demo $(WORLD_FLAGS)
 
 up: $(RUN) ## the same world stays up: Dagster UI 3000, inference API 8000, MLflow UI 5000
-	@$(BIN)/cryptoml up
+	@$(BIN)/cryptoml up $(WORLD_FLAGS)
 
 test: $(DEV) ## the whole test suite (ARGS=... is passed to pytest)
 	@scripts/test $(ARGS)

@@ -28,6 +28,13 @@ ReplayOption = Annotated[
 ]
 DayOption = Annotated[datetime, typer.Option(formats=["%Y-%m-%d"])]
 
+#: What a world asks for unless the user has set it. Direction is close to unpredictable on real
+#: prices, intervals are not; a day of mainnet blocks is 7,200 blocks with all their transactions.
+_WORLD_DEFAULTS = {
+    World.REPLAY: {"CRYPTOML_GATE_CLAIM": "distribution"},
+    World.LIVE: {"CRYPTOML_GATE_CLAIM": "distribution", "CRYPTOML_BLOCK_DAYS": "1"},
+}
+
 
 def main() -> None:
     """Run the command; an error made for people is printed without a traceback."""
@@ -60,11 +67,9 @@ def _load(world: World | None, replay: Path | None) -> Settings:
         os.environ["CRYPTOML_WORLD"] = world.value
     check_environment()
     settings.cache_clear()
-    configured = settings()
-    if configured.world is not World.SIMULATED and "CRYPTOML_GATE_CLAIM" not in os.environ:
-        # Direction is close to unpredictable on recorded prices; intervals are not.
-        os.environ["CRYPTOML_GATE_CLAIM"] = "distribution"
-        settings.cache_clear()
+    for variable, value in _WORLD_DEFAULTS.get(settings().world, {}).items():
+        os.environ.setdefault(variable, value)
+    settings.cache_clear()
     return settings()
 
 

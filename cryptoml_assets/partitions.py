@@ -19,6 +19,15 @@ def partition_days(context: dg.AssetExecutionContext) -> tuple[date, ...]:
     return tuple(date.fromisoformat(key) for key in sorted(context.partition_keys))
 
 
+def check_days(context: dg.AssetCheckExecutionContext) -> tuple[date, ...] | None:
+    """The days of the run a check belongs to, oldest first; none, for all, if it has none."""
+    if not (context.has_partition_key or context.has_partition_key_range):
+        return None
+    # Not context.partition_keys: a repeated check has the run's days, but not their partitioning.
+    keys = daily.get_partition_keys_in_range(context.partition_key_range)
+    return tuple(date.fromisoformat(key) for key in keys)
+
+
 def day_start(day: date) -> datetime:
     """Midnight UTC that begins ``day``."""
     return datetime.combine(day, datetime.min.time(), UTC)

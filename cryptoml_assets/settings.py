@@ -97,7 +97,11 @@ class Settings(SharedSettings):
         0.05, description="largest one-sided block-bootstrap p-value of the skill", gt=0, lt=1
     )
     gate_coverage_tolerance: float = Field(
-        0.05, description="largest distance of the 90 % interval's coverage from 0.90", gt=0, lt=1
+        0.05,
+        description="largest distance of the 90 % interval's coverage from 0.90, sampling error "
+        "apart",
+        gt=0,
+        lt=1,
     )
     gate_suspected_leak: float = Field(
         0.65, description="directional accuracy above which a leak is suspected", gt=0.5, le=1

@@ -53,7 +53,6 @@ def _closings(bars: Bars, interval: str) -> list[int]:
 
 def market_entry(symbol: Symbol) -> dict[str, Any]:
     """One entry of exchangeInfo."""
-    tick, lot = (f"{10.0**-d:.8f}" for d in (symbol.price_decimals, symbol.lot_decimals))
     kinds = ["LIMIT", "LIMIT_MAKER", "MARKET", "STOP_LOSS_LIMIT", "TAKE_PROFIT_LIMIT"]
     return {
         "symbol": symbol.id,
@@ -71,30 +70,35 @@ def market_entry(symbol: Symbol) -> dict[str, Any]:
         "quoteOrderQtyMarketAllowed": True,
         "isSpotTradingAllowed": True,
         "isMarginTradingAllowed": False,
-        "filters": [
-            {
-                "filterType": "PRICE_FILTER",
-                "minPrice": tick,
-                "maxPrice": "1000000.00000000",
-                "tickSize": tick,
-            },
-            {
-                "filterType": "LOT_SIZE",
-                "minQty": lot,
-                "maxQty": "9000000.00000000",
-                "stepSize": lot,
-            },
-            {
-                "filterType": "NOTIONAL",
-                "minNotional": "5.00000000",
-                "applyMinToMarket": True,
-                "maxNotional": "9000000.00000000",
-                "applyMaxToMarket": False,
-                "avgPriceMins": 5,
-            },
-        ],
+        "filters": _filters(symbol),
         "permissions": ["SPOT"],
         "permissionSets": [["SPOT"]],
         "defaultSelfTradePreventionMode": "NONE",
         "allowedSelfTradePreventionModes": ["NONE"],
     }
+
+
+def _filters(symbol: Symbol) -> list[dict[str, Any]]:
+    tick, lot = (f"{10.0**-d:.8f}" for d in (symbol.price_decimals, symbol.lot_decimals))
+    return [
+        {
+            "filterType": "PRICE_FILTER",
+            "minPrice": tick,
+            "maxPrice": "1000000.00000000",
+            "tickSize": tick,
+        },
+        {
+            "filterType": "LOT_SIZE",
+            "minQty": lot,
+            "maxQty": "9000000.00000000",
+            "stepSize": lot,
+        },
+        {
+            "filterType": "NOTIONAL",
+            "minNotional": "5.00000000",
+            "applyMinToMarket": True,
+            "maxNotional": "9000000.00000000",
+            "applyMaxToMarket": False,
+            "avgPriceMins": 5,
+        },
+    ]

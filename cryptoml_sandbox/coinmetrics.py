@@ -204,10 +204,14 @@ def _day(given: Mapping[str, str], name: str, inclusive: bool, inwards: int) -> 
         return None
     try:
         instant = datetime.fromisoformat(text)
-    except ValueError:
+        return _bound(instant.replace(tzinfo=instant.tzinfo or UTC), inclusive, inwards)
+    except (ValueError, OverflowError):
         message = f"Bad parameter '{name}'. Value '{text}' is not a valid time."
         raise BadParameterError(message) from None
-    instant = instant.replace(tzinfo=instant.tzinfo or UTC).astimezone(UTC)
+
+
+def _bound(instant: datetime, inclusive: bool, inwards: int) -> date:
+    instant = instant.astimezone(UTC)
     midnight = instant.replace(hour=0, minute=0, second=0, microsecond=0)
     if instant == midnight:
         return midnight.date() if inclusive else midnight.date() + inwards * _ONE_DAY
@@ -216,7 +220,8 @@ def _day(given: Mapping[str, str], name: str, inclusive: bool, inwards: int) -> 
 
 def _page_size(given: Mapping[str, str]) -> int:
     text = given.get("page_size", str(_DEFAULT_PAGE))
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= _LARGEST_PAGE:
+    short = text.isascii() and text.isdigit() and len(text) <= len(str(_LARGEST_PAGE))
+    if not short or not 1 <= int(text) <= _LARGEST_PAGE:
         message = f"Bad parameter 'page_size'. Value '{text}' is not in 1..{_LARGEST_PAGE}."
         raise BadParameterError(message)
     return int(text)

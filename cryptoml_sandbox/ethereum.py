@@ -141,6 +141,8 @@ class View:
         if not isinstance(call, dict) or not isinstance(call.get("method"), str):
             return _failure(None, RpcError(INVALID_REQUEST, "a call is an object with a method"))
         call_id = call.get("id")
+        if isinstance(call_id, dict | list | bool):
+            return _failure(None, RpcError(INVALID_REQUEST, "an id is a string, a number or null"))
         try:
             result = self._call(call["method"], call.get("params") or [])
         except RpcError as error:

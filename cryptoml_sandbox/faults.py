@@ -102,15 +102,16 @@ class FaultMiddleware:
             return
         schedule = self._schedule
         schedule.requests += 1
-        if schedule.strikes("stall"):
+        # All decided before the first wait, during which other requests come.
+        stalls = schedule.strikes("stall")
+        refusal = next((kind for kind in _REFUSALS if schedule.strikes(kind)), None)
+        truncated = refusal is None and schedule.strikes("truncated")
+        if stalls:
             await asyncio.sleep(schedule.faults.stall_seconds)
-        for kind in _REFUSALS:
-            if schedule.strikes(kind):
-                await _refuse(send, kind, schedule.faults.retry_after_seconds)
-                return
-        if schedule.strikes("truncated"):
-            send = _truncating(send)
-        await self._app(scope, receive, send)
+        if refusal is not None:
+            await _refuse(send, refusal, schedule.faults.retry_after_seconds)
+            return
+        await self._app(scope, receive, _truncating(send) if truncated else send)
 
 
 async def _refuse(send: Send, kind: str, retry_after: int) -> None:

@@ -41,7 +41,7 @@ class RecordedMarket:
         folder: holds ``ohlcv/*-5m.feather``.
 
     Raises:
-        ReplayError: when it holds none, or one lacks a column.
+        ReplayError: when it holds none, or one is no such recording.
     """
 
     source = "replay"
@@ -81,7 +81,11 @@ class RecordedMarket:
 
 
 class RecordedMetrics:
-    """The daily metrics of a folder's ``onchain/*.csv``; a folder without any has no assets."""
+    """The daily metrics of a folder's ``onchain/*.csv``; a folder without any has no assets.
+
+    Raises:
+        ReplayError: when a file is no such recording.
+    """
 
     source = "replay"
 
@@ -102,18 +106,28 @@ class RecordedMetrics:
         return self._rows[asset].get(day)
 
 
-def _read_bars(file: Path, bar_ms: int) -> tuple[Symbol, Bars]:
-    frame = pl.read_ipc(file)
-    if lacking := [name for name in ("date", *_COLUMNS) if name not in frame.columns]:
-        message = f"{file}: no column {', '.join(lacking)}"
-        raise ReplayError(message)
-    frame = frame.select(
-        pl.col("date").dt.epoch("ms").alias("open_time"), pl.col(_COLUMNS).cast(pl.Float64)
-    )
-    frame = frame.drop_nulls().unique("open_time", keep="last").sort("open_time")
+def _read_frame(file: Path) -> pl.DataFrame:
+    """The complete bars of a file in order: open_time in milliseconds, and the figures."""
+    try:
+        frame = pl.read_ipc(file)
+        if lacking := [name for name in ("date", *_COLUMNS) if name not in frame.columns]:
+            message = f"{file}: no column {', '.join(lacking)}"
+            raise ReplayError(message)
+        frame = frame.select(
+            pl.col("date").dt.epoch("ms").alias("open_time"), pl.col(_COLUMNS).cast(pl.Float64)
+        )
+    except (OSError, pl.exceptions.PolarsError) as error:
+        message = f"{file}: not a recording: {error}"
+        raise ReplayError(message) from error
+    frame = frame.drop_nulls().drop_nans().unique("open_time", keep="last").sort("open_time")
     if frame.is_empty():
         message = f"{file}: no bars"
         raise ReplayError(message)
+    return frame
+
+
+def _read_bars(file: Path, bar_ms: int) -> tuple[Symbol, Bars]:
+    frame = _read_frame(file)
     prices = frame.select(_COLUMNS[:4]).to_numpy()
     volume = frame["volume"].to_numpy()
     base, _, quote = file.name.removesuffix(_SUFFIX).partition("_")
@@ -146,11 +160,18 @@ def _decimals(values: npt.NDArray[np.float64]) -> int:
 
 
 def _read_metrics(file: Path) -> dict[date, dict[str, str]]:
-    with file.open(newline="") as handle:
-        reader = csv.DictReader(handle)
-        return {
-            date.fromisoformat(row["time"][:10]): {
-                name: row[name] for name in METRICS if row.get(name)
+    try:
+        with file.open(newline="") as handle:
+            rows = {
+                date.fromisoformat(row["time"][:10]): {
+                    name: row[name] for name in METRICS if row.get(name)
+                }
+                for row in csv.DictReader(handle)
             }
-            for row in reader
-        }
+    except (OSError, KeyError, ValueError) as error:
+        message = f"{file}: not a recording: {type(error).__name__}: {error}"
+        raise ReplayError(message) from error
+    if not rows:
+        message = f"{file}: no days"
+        raise ReplayError(message)
+    return rows

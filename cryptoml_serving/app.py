@@ -27,7 +27,8 @@ from cryptoml_serving.settings import ServingSettings
 from cryptoml_serving.telemetry import Metrics
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
+    from contextlib import AbstractAsyncContextManager
 
 #: ``linux/prctl.h``
 _PR_SET_PDEATHSIG = 1
@@ -47,17 +48,13 @@ def create_app(settings: ServingSettings | None = None) -> FastAPI:
     refresher = _refresher(settings, metrics)
     metrics.observe(refresher.state, settings.clock)
 
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        refresher.start()
-        yield
-        refresher.stop()
-
     app = FastAPI(
         title="cryptoml inference",
         version=version("cryptoml"),
         description="Predictions of the latest approved model.",
-        lifespan=lifespan,
+        lifespan=_lifespan(refresher),
+        # The address of a redirect would be made from whatever Host header the caller sent.
+        redirect_slashes=False,
         # FastAPI's documentation pages load their scripts from the internet.
         docs_url=None,
         redoc_url=None,
@@ -70,6 +67,18 @@ def create_app(settings: ServingSettings | None = None) -> FastAPI:
     app.include_router(operations.router)
     app.openapi = document(app)  # type: ignore[method-assign] # FastAPI's own way to extend it
     return app
+
+
+def _lifespan(refresher: Refresher) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        refresher.start()
+        try:
+            yield
+        finally:
+            refresher.stop()
+
+    return lifespan
 
 
 def _refresher(settings: ServingSettings, metrics: Metrics) -> Refresher:

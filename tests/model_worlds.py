@@ -8,11 +8,36 @@ import numpy as np
 import polars as pl
 from scipy.signal import lfilter
 
-from cryptoml_assets.features.catalog import model_features
+from cryptoml_assets.features.catalog import FEATURES, model_features
+from cryptoml_assets.models.task import Task, TrainingConfig
+from cryptoml_serving.contract.bundle import FeatureSpec
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 BAR = timedelta(minutes=5)
 HORIZON_BARS = 12
+INPUTS = tuple(FeatureSpec(name=f.name, view=f.table) for f in FEATURES if f.model_input)
+CONFIG = TrainingConfig(
+    hidden_units=(16,),
+    epochs=8,
+    batch_size=128,
+    learning_rate=1e-2,
+    weight_decay=1e-2,
+    ensemble_size=2,
+    seed=7,
+)
+TASK = Task(
+    model_name="test",
+    family="mlp",
+    horizon=timedelta(hours=1),
+    bar=timedelta(minutes=5),
+    features=INPUTS,
+    feature_service="service",
+    test_share=0.25,
+    embargo=timedelta(hours=1),
+    training=CONFIG,
+    lake_versions={"training_set": 3},
+    git_commit="unknown",
+)
 
 
 def training_set(

@@ -17,6 +17,7 @@ from cryptoml_assets.models.evaluation import row_scores
 from cryptoml_assets.models.figures import skill_by_day
 from cryptoml_assets.plots import figure_metadata
 from cryptoml_assets.settings import Settings, settings
+from cryptoml_assets.tables import markdown_table
 from cryptoml_serving.contract.approval import ApprovalRecord, Criterion
 from cryptoml_serving.contract.registry import BUNDLE_FOLDER, PREDICTIONS_FILE
 
@@ -178,11 +179,10 @@ def _plot(measured: Evidence, configured: Settings) -> dg.MetadataValue[str]:
 
 
 def _table(criteria: tuple[Criterion, ...]) -> str:
-    lines = [
-        f"| {criterion.name} | {'PASS' if criterion.passed else 'FAIL'} | {criterion.figure:.6g} "
-        f"| {criterion.threshold:.6g} | {criterion.rule} |"
-        for criterion in criteria
-    ]
-    return "\n".join(
-        ["| rule | verdict | figure | threshold | in words |", "|---|---|---|---|---|", *lines]
+    return markdown_table(
+        ("rule", "verdict", "figure", "threshold", "in words"),
+        (
+            (each.name, "PASS" if each.passed else "FAIL", each.figure, each.threshold, each.rule)
+            for each in criteria
+        ),
     )

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import polars as pl
 
 from cryptoml_assets.errors import ApprovalError
 from cryptoml_assets.models.evaluation import Baseline, baseline, evaluate
-from cryptoml_assets.models.rows import Rows, rows_from_frame
+from cryptoml_assets.models.rows import Rows, answers_frame, rows_from_frame
 from cryptoml_assets.models.splits import purged_before
 from cryptoml_serving.contract.bundle import load_bundle
 
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
     from pathlib import Path
 
+    import polars as pl
     from numpy.typing import NDArray
 
     from cryptoml_serving.contract.bundle import Manifest
@@ -78,21 +78,19 @@ def gather(
     answers = bundle.predict(test.features)
     horizon = np.timedelta64(manifest.horizon_seconds, "s")
     figures = evaluate(test, answers, base, horizon=horizon, seed=seed)
-    figures["answer_difference"] = _largest_difference(test, answers, logged)
+    figures["answer_difference"] = largest_difference(test, answers, logged)
     return Evidence(manifest, test, answers, base, figures)
 
 
-def _largest_difference(
+def largest_difference(
     test: Rows, answers: dict[str, NDArray[np.float32]], logged: pl.DataFrame
 ) -> float:
-    """Largest absolute difference of any output on any row, once both hold the same rows."""
-    measured = pl.DataFrame(
-        {
-            "symbol": test.symbols.tolist(),
-            "event_timestamp": pl.Series(test.events).dt.replace_time_zone("UTC"),
-            **answers,
-        }
-    )
+    """Largest absolute difference of any output on any row; NaN where one is no number.
+
+    Raises:
+        ApprovalError: the two do not hold the same rows.
+    """
+    measured = answers_frame(test, answers)
     both = measured.join(logged, on=_KEY, suffix="_logged", validate="1:1")
     if not len(both) == len(measured) == len(logged):
         message = (
@@ -100,11 +98,8 @@ def _largest_difference(
             f"{len(measured)} now, {len(both)} of them the same"
         )
         raise ApprovalError(message)
-    differences = [
-        float(np.abs(both[name].to_numpy() - both[f"{name}_logged"].to_numpy()).max())
-        for name in answers
-    ]
-    return max(differences)
+    differences = [both[name].to_numpy() - both[f"{name}_logged"].to_numpy() for name in answers]
+    return float(np.abs(differences).max())
 
 
 def _instant(moment: datetime) -> np.datetime64:

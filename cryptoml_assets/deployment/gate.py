@@ -75,7 +75,9 @@ def rules(
         "significance": lambda figures: criteria.significance(
             claim, figures[criteria.P_VALUE[claim]], largest_p_value
         ),
-        "coverage": lambda figures: criteria.coverage(figures["coverage"], coverage_tolerance),
+        "coverage": lambda figures: criteria.coverage(
+            figures["coverage"], figures["coverage_error"], coverage_tolerance
+        ),
         "no_suspected_leak": lambda figures: criteria.no_suspected_leak(
             figures["accuracy"], leak_accuracy
         ),

@@ -1,46 +1,46 @@
 """Feature assets: computed by day, brought online, joined with labels into a training set."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import dagster as dg
 import polars as pl
 
-from cryptoml_assets.cadence import follow, follow_all, fresh
+from cryptoml_assets.cadence import daily_table, follow, follow_all, fresh
 from cryptoml_assets.errors import TrainingDataError
-from cryptoml_assets.features.catalog import TTL, Feature, Table, features_of, model_features
+from cryptoml_assets.features.catalog import (
+    FEATURES,
+    TTL,
+    Table,
+    features_of,
+    model_features,
+)
 from cryptoml_assets.features.compute import days_before, feature_schema
 from cryptoml_assets.features.compute import price_features as compute_price
 from cryptoml_assets.features.onchain import onchain_features as compute_onchain
-from cryptoml_assets.features.report import (
-    label_plot,
-    markdown_table,
-    null_shares,
-    volatility_plot,
-)
-from cryptoml_assets.partitions import daily, partition_days
+from cryptoml_assets.features.report import label_plot, null_shares, volatility_plot
+from cryptoml_assets.features.training_set import training_schema
+from cryptoml_assets.features.training_set import training_set as compute_training
+from cryptoml_assets.partitions import partition_days
 from cryptoml_assets.plots import figure_metadata
 from cryptoml_assets.resources.feature_store import FeatureStoreResource
 from cryptoml_assets.resources.io_manager import LakeIOManager
 from cryptoml_assets.settings import settings
+from cryptoml_assets.tables import described_columns, markdown_table
+
+_MEANINGS = {
+    "symbol": "base and quote currency, BASE/QUOTE",
+    "event_timestamp": "instant from which the row can be known (UTC)",
+    "label_timestamp": "instant at which the label is known, one horizon later (UTC)",
+    "label": "log return from event_timestamp to label_timestamp",
+    "source": "worlds the row was made from",
+    "date": "UTC day; the partition",
+    **{each.name: f"{each.description} Unit: {each.unit}." for each in FEATURES},
+}
 
 
-def _column_schema(features: Sequence[Feature]) -> dg.TableSchema:
-    described = {feature.name: feature for feature in features}
-    return dg.TableSchema(
-        [
-            dg.TableColumn(
-                name,
-                type=str(dtype),
-                description=f"{described[name].description} Unit: {described[name].unit}."
-                if name in described
-                else None,
-            )
-            for name, dtype in feature_schema(features).items()
-        ]
-    )
-
-
-@dg.asset(
+@daily_table(
+    follow,
     ins={
         "raw_prices": dg.AssetIn(
             # The days the warm-up reaches back into, where the partitioning has them.
@@ -50,16 +50,11 @@ def _column_schema(features: Sequence[Feature]) -> dg.TableSchema:
             )
         )
     },
-    partitions_def=daily,
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    group_name="features",
-    kinds={"polars", "deltalake"},
-    owners=["team:features"],
+    group="features",
+    kinds={"polars"},
+    owner="team:features",
     code_version="1",
-    io_manager_key="lake",
-    automation_condition=follow,
-    freshness_policy=fresh,
-    metadata={"dagster/column_schema": _column_schema(features_of("price_features"))},
+    metadata=described_columns(feature_schema(features_of("price_features")), _MEANINGS),
 )
 def price_features(
     context: dg.AssetExecutionContext, raw_prices: pl.LazyFrame
@@ -82,17 +77,13 @@ def price_features(
     )
 
 
-@dg.asset(
-    partitions_def=daily,
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    group_name="features",
-    kinds={"polars", "deltalake"},
-    owners=["team:features"],
+@daily_table(
+    follow,
+    group="features",
+    kinds={"polars"},
+    owner="team:features",
     code_version="1",
-    io_manager_key="lake",
-    automation_condition=follow,
-    freshness_policy=fresh,
-    metadata={"dagster/column_schema": _column_schema(features_of("onchain_features"))},
+    metadata=described_columns(feature_schema(features_of("onchain_features")), _MEANINGS),
 )
 def onchain_features(
     context: dg.AssetExecutionContext,
@@ -138,10 +129,10 @@ def online_features(
 
     What the inference service reads. Rows older than the views' time to live are not brought in.
     """
-    from cryptoml_assets.features import online  # noqa: PLC0415
+    store = feature_store.open()
+    from cryptoml_assets.features import online  # noqa: PLC0415  (loads Feast, as opening does)
 
     configured = settings()
-    store = feature_store.open()
     online.bring_up_to_date(store, lake.uri, configured.clock(), TTL)
     tables: tuple[Table, ...] = ("price_features", "onchain_features")
     rows = {table: online.online_rows(store, table, configured.symbols) for table in tables}
@@ -165,6 +156,7 @@ def online_features(
     owners=["team:research"],
     code_version="1",
     io_manager_key="lake",
+    metadata=described_columns(training_schema(), _MEANINGS),
 )
 def training_set(lake: dg.ResourceParam[LakeIOManager]) -> dg.MaterializeResult[pl.DataFrame]:
     """Model inputs as they were known, with the return that followed.
@@ -173,15 +165,13 @@ def training_set(lake: dg.ResourceParam[LakeIOManager]) -> dg.MaterializeResult[
     `event_timestamp` and the log return from then to `label_timestamp`, one horizon later. Only
     rows whose label is known already.
     """
-    from cryptoml_assets.features.training_set import training_set as compute  # noqa: PLC0415
-
     configured = settings()
     # Read at pinned versions, so that a model's record names the very rows it learnt from.
     tables = ("price_features", "onchain_features", "raw_prices")
     versions = {table: lake.lake.version(table) for table in tables}
     price, onchain, prices = (lake.lake.scan(table, version=versions[table]) for table in tables)
     now = configured.clock()
-    frame = compute(
+    frame = compute_training(
         price,
         onchain,
         bars_of_settings(prices),
@@ -195,18 +185,15 @@ def training_set(lake: dg.ResourceParam[LakeIOManager]) -> dg.MaterializeResult[
             "materialise raw_prices and price_features of those days first"
         )
         raise TrainingDataError(message)
-    labels = frame["label"].to_numpy()
     return dg.MaterializeResult(
         value=frame,
         metadata={
             "window_start": frame["event_timestamp"][0].isoformat(),
             "window_end": frame["event_timestamp"][-1].isoformat(),
-            "label_mean": float(labels.mean()),
-            "label_std": float(labels.std(ddof=1)),
             "lake_versions": versions,
             "sources": _sources(price_features=price, onchain_features=onchain),
             "share_of_nulls": _null_shares(frame, model_features()),
-            "labels": figure_metadata(label_plot(frame)),
+            **_label_metadata(frame),
         },
     )
 
@@ -225,6 +212,15 @@ def _names(table: Table) -> tuple[str, ...]:
 
 def _null_shares(frame: pl.DataFrame, names: Sequence[str]) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(null_shares(frame, names))
+
+
+def _label_metadata(frame: pl.DataFrame) -> dict[str, Any]:
+    labels = frame["label"].to_numpy()
+    return {
+        "label_mean": float(labels.mean()),
+        "label_std": float(labels.std(ddof=1)),
+        "labels": figure_metadata(label_plot(frame)),
+    }
 
 
 def _sources(**tables: pl.LazyFrame) -> dict[str, list[str]]:

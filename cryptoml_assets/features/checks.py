@@ -1,6 +1,6 @@
 """Checks of the feature assets; what fails here does not flow on."""
 
-from datetime import date, timedelta
+from datetime import timedelta
 
 import dagster as dg
 import polars as pl
@@ -13,6 +13,7 @@ from cryptoml_assets.features.assets import (
     training_set,
 )
 from cryptoml_assets.features.catalog import TTL, Table
+from cryptoml_assets.partitions import check_days
 from cryptoml_assets.resources.feature_store import FeatureStoreResource
 from cryptoml_assets.resources.io_manager import LakeIOManager
 from cryptoml_assets.settings import settings
@@ -25,7 +26,7 @@ def one_row_per_bar(
     context: dg.AssetCheckExecutionContext, lake: dg.ResourceParam[LakeIOManager]
 ) -> dg.AssetCheckResult:
     """Every bar of the run's days has exactly one feature row, dated at the bar's close."""
-    days = _days(context)
+    days = check_days(context)
     keys = ("symbol", "event_timestamp")
     bars = (
         bars_of_settings(lake.lake.scan("raw_prices", days))
@@ -46,7 +47,7 @@ def known_by_now(
     context: dg.AssetCheckExecutionContext, lake: dg.ResourceParam[LakeIOManager]
 ) -> dg.AssetCheckResult:
     """No on-chain row exists before it can be known, and each is dated after its day's end."""
-    rows = lake.lake.scan("onchain_features", _days(context)).collect()
+    rows = lake.lake.scan("onchain_features", check_days(context)).collect()
     day_end = pl.col("date").cast(pl.Datetime("us", "UTC")) + timedelta(days=1)
     return _result(
         not_yet_known=rows.filter(pl.col("event_timestamp") > settings().clock()).height,
@@ -95,13 +96,6 @@ def labels_known(training_set: pl.LazyFrame) -> dg.AssetCheckResult:
         duplicates=rows.height - rows.unique(["symbol", "event_timestamp"]).height,
         rows=rows.height,
     )
-
-
-def _days(context: dg.AssetCheckExecutionContext) -> tuple[date, ...] | None:
-    """The days of the run; none, for all of them, where the check runs by itself."""
-    if not context.has_partition_key and not context.has_partition_key_range:
-        return None
-    return tuple(sorted(date.fromisoformat(key) for key in context.partition_keys))
 
 
 def _result(*, rows: int, **faults: int) -> dg.AssetCheckResult:

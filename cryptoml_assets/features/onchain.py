@@ -40,21 +40,13 @@ def onchain_features(
     """
     schema = feature_schema(features)
     day_end = pl.col("date").cast(UTC_TIME) + timedelta(days=1)
-    keys = pl.DataFrame(
-        {"symbol": list(symbols), "asset": [symbol.split("/")[0].lower() for symbol in symbols]},
-        schema={"symbol": pl.String, "asset": pl.String},
-    ).join(pl.DataFrame({"date": sorted(set(days))}, schema={"date": pl.Date}), how="cross")
     return (
-        keys.lazy()
+        _symbol_days(symbols, days)
         .join(_metric_days(metrics), on=["asset", "date"], how="left", validate="m:1")
         .join(_block_days(blocks), on="date", how="left", validate="m:1")
         .with_columns(
             event_timestamp=day_end + delay,
-            source=pl.concat_list("metric_source", "block_source")
-            .list.drop_nulls()
-            .list.unique()
-            .list.sort()
-            .list.join("+"),
+            source=_joined_sources("metric_source", "block_source"),
         )
         .filter(pl.col("source") != "", pl.col("event_timestamp") <= now)
         .with_columns(
@@ -64,6 +56,19 @@ def onchain_features(
         .sort("symbol", "event_timestamp")
         .collect()
     )
+
+
+def _symbol_days(symbols: Sequence[str], days: Sequence[date]) -> pl.LazyFrame:
+    """Each symbol with its base asset, on each day."""
+    assets = [symbol.split("/")[0].lower() for symbol in symbols]
+    schema = {"symbol": pl.String, "asset": pl.String}
+    named = pl.LazyFrame({"symbol": list(symbols), "asset": assets}, schema=schema)
+    dates = pl.LazyFrame({"date": sorted(set(days))}, schema={"date": pl.Date})
+    return named.join(dates, how="cross")
+
+
+def _joined_sources(*columns: str) -> pl.Expr:
+    return pl.concat_list(columns).list.drop_nulls().list.unique().list.sort().list.join("+")
 
 
 def _metric_days(metrics: pl.LazyFrame | pl.DataFrame) -> pl.LazyFrame:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
 from cryptoml_assets.plots import new_figure
+from cryptoml_assets.tables import markdown_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A Markdown table; floats in six significant digits, absent values as a dash."""
-    lines = [header, ["---"] * len(header), *([_cell(value) for value in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def null_shares(frame: pl.DataFrame, names: Sequence[str]) -> str:
@@ -67,9 +62,3 @@ def label_plot(frame: pl.DataFrame) -> Figure:
     axes.set_xlabel("log return")
     axes.legend(fontsize="small")
     return figure
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)

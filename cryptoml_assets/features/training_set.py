@@ -10,6 +10,21 @@ import polars as pl
 from cryptoml_assets.features.catalog import TTL, model_features
 
 
+def training_schema(inputs: Sequence[str] | None = None) -> pl.Schema:
+    """Column types of a training set over ``inputs``, the catalog's model inputs when not given."""
+    instant = pl.Datetime("us", "UTC")
+    return pl.Schema(
+        {
+            "symbol": pl.String(),
+            "event_timestamp": instant,
+            "label_timestamp": instant,
+            "label": pl.Float64(),
+            **{name: pl.Float64() for name in (model_features() if inputs is None else inputs)},
+            "source": pl.String(),
+        }
+    )
+
+
 def features_as_of(
     price: pl.LazyFrame, onchain: pl.LazyFrame, *, ttl: timedelta = TTL
 ) -> pl.LazyFrame:
@@ -88,8 +103,8 @@ def training_set(
         inputs: Feature columns; the catalog's model inputs when not given.
 
     Returns:
-        Columns ``symbol, event_timestamp, label_timestamp, label``, the inputs, ``source`` (that
-        of the bars), sorted by event timestamp and symbol. Missing feature values stay null.
+        :func:`training_schema` of ``inputs``; ``source`` is that of the bars. Sorted by event
+        timestamp and symbol. Missing feature values stay null.
     """
     start = now - window
     recent = _since(price, start).filter(
@@ -98,14 +113,7 @@ def training_set(
     return (
         with_labels(features_as_of(recent, onchain, ttl=ttl), _since(bars, start), horizon)
         .filter(pl.col("label_timestamp") <= now)
-        .select(
-            "symbol",
-            "event_timestamp",
-            "label_timestamp",
-            "label",
-            *(model_features() if inputs is None else inputs),
-            "source",
-        )
+        .select(training_schema(inputs).names())
         .sort("event_timestamp", "symbol")
         .collect()
     )

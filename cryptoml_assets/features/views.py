@@ -8,8 +8,8 @@ from feast.types import Float64, String
 
 from cryptoml_assets.features.catalog import TTL, Table, features_of, model_features
 from cryptoml_serving.contract.feature_store import JOIN_KEY
+from cryptoml_serving.contract.registry import FEATURE_SERVICE
 
-SERVICE_NAME = "cryptoml_return_v1"
 _DESCRIPTIONS: dict[Table, str] = {
     "price_features": "One row per symbol and closed bar; known at the bar's close.",
     "onchain_features": "One row per symbol and UTC day; known once published and final.",
@@ -59,7 +59,7 @@ def return_service(price: FeatureView, onchain: FeatureView) -> FeatureService:
     """The inputs of the return models, in the order their bundles hold them."""
     inputs = model_features()
     return FeatureService(
-        name=SERVICE_NAME,
+        name=FEATURE_SERVICE,
         description="Inputs of the models that predict the return over the horizon.",
         features=[
             each[[field.name for field in each.features if field.name in inputs]]

@@ -7,57 +7,28 @@ from datetime import UTC
 from typing import TYPE_CHECKING
 
 import numpy as np
-import polars as pl
 
 from cryptoml_assets.models.calibration import Calibration, calibrate
 from cryptoml_assets.models.evaluation import baseline, evaluate
-from cryptoml_assets.models.export import PLATFORMS, export_bundle, library_versions
+from cryptoml_assets.models.export import PLATFORMS, export_bundle
 from cryptoml_assets.models.predictor import distribution, predict_rows, predictor
-from cryptoml_assets.models.rows import Rows, rows_from_frame
+from cryptoml_assets.models.provenance import library_versions
+from cryptoml_assets.models.rows import Rows, answers_frame, rows_from_frame
 from cryptoml_assets.models.splits import split
-from cryptoml_assets.models.training import Epoch, TrainingConfig, train_ensemble
-from cryptoml_serving.contract.bundle import FeatureSpec, Manifest
+from cryptoml_assets.models.training import Epoch, train_ensemble
+from cryptoml_serving.contract.bundle import Manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from datetime import datetime, timedelta
+    from collections.abc import Callable
+    from datetime import datetime
     from pathlib import Path
 
+    import polars as pl
     from numpy.typing import NDArray
 
     from cryptoml_assets.models.predictor import Ensemble
     from cryptoml_assets.models.splits import Split
-
-FAMILY = "mlp"
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is to be learnt, from what, and how.
-
-    Attributes:
-        model_name: registered model the candidate is for.
-        horizon: reach of a label.
-        bar: length of a bar.
-        features: input columns, in order.
-        feature_service: Feast service that holds them.
-        test_share: newest share of the rows held out of sample.
-        embargo: gap between the parts of the split.
-        training: how the networks are trained.
-        lake_versions: version of each table read.
-        git_commit: of the code.
-    """
-
-    model_name: str
-    horizon: timedelta
-    bar: timedelta
-    features: tuple[FeatureSpec, ...]
-    feature_service: str
-    test_share: float
-    embargo: timedelta
-    training: TrainingConfig
-    lake_versions: Mapping[str, int]
-    git_commit: str
+    from cryptoml_assets.models.task import Task
 
 
 @dataclass(frozen=True)
@@ -85,13 +56,7 @@ class Trained:
     @property
     def predictions(self) -> pl.DataFrame:
         """One row per out-of-sample row: symbol, event_timestamp and each output."""
-        return pl.DataFrame(
-            {
-                "symbol": self.test.symbols.tolist(),
-                "event_timestamp": pl.Series(self.test.events).dt.replace_time_zone("UTC"),
-                **self.answers,
-            }
-        )
+        return answers_frame(self.test, self.answers)
 
 
 def train_candidate(
@@ -146,7 +111,7 @@ def _manifest(
     training, test = rows.events[parts.training], rows.events[parts.test]
     return Manifest(
         model_name=task.model_name,
-        family=FAMILY,
+        family=task.family,
         created_at=_utc(rows.label_times.max()),
         horizon_seconds=int(task.horizon.total_seconds()),
         bar_seconds=int(task.bar.total_seconds()),

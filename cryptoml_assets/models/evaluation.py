@@ -112,6 +112,7 @@ def evaluate(
         **_direction_figures(rows.labels > 0, _probability(answers), scores, base),
         **_return_figures(rows.labels, answers, scores, base),
         **_p_values(rows, _probability(answers), scores, horizon, seed),
+        "coverage_error": _coverage_error(rows, answers, horizon, seed),
     }
 
 
@@ -148,7 +149,7 @@ def _return_figures(
         "r2": 1.0 - float(errors.sum() / base_errors.sum()),
         "crps": float(crps.mean()),
         "crps_skill": _skill(scores.crps, crps),
-        "coverage": float(((labels >= lower) & (labels <= upper)).mean()),
+        "coverage": float(_covered(labels, answers).mean()),
         "interval_width": float((upper - lower).mean()),
     }
 
@@ -162,13 +163,32 @@ def _p_values(
 ) -> dict[str, float]:
     # A demeaned product gains nothing from a market that drifts the way the model leans.
     lean = _deviation(probability) * _deviation((rows.labels > 0).astype(np.float64))
-    # Calm and wild days alternate more slowly than labels overlap.
-    overlap, regime = 2 * horizon, max(2 * horizon, _DAY)
+    overlap, regime = 2 * horizon, _regime(horizon)
     return {
         "direction_p_value": bootstrap_p_value(rows.events, lean, overlap, seed),
         "log_loss_p_value": bootstrap_p_value(rows.events, scores.log_loss, overlap, seed),
         "crps_p_value": bootstrap_p_value(rows.events, scores.crps, regime, seed),
     }
+
+
+def _coverage_error(
+    rows: Rows, answers: Mapping[str, NDArray[np.float32]], horizon: np.timedelta64, seed: int
+) -> float:
+    """Standard error of the coverage; 0, which allows nothing, where the sample cannot tell."""
+    means = bootstrap_means(rows.events, _covered(rows.labels, answers), _regime(horizon), seed)
+    return 0.0 if means is None else float(means.std())
+
+
+def _covered(
+    labels: NDArray[np.float64], answers: Mapping[str, NDArray[np.float32]]
+) -> NDArray[np.float64]:
+    """1 for each row whose label lies in its interval, else 0."""
+    return ((labels >= answers["lower"]) & (labels <= answers["upper"])).astype(np.float64)
+
+
+def _regime(horizon: np.timedelta64) -> np.timedelta64:
+    """Block length that spans calm and wild days, which alternate slower than labels overlap."""
+    return max(2 * horizon, _DAY)
 
 
 def bootstrap_p_value(
@@ -179,9 +199,6 @@ def bootstrap_p_value(
     draws: int = _DRAWS,
 ) -> float:
     """One-sided p-value of "the mean gain is not above zero".
-
-    Moving-block bootstrap of Künsch (1989) over instants: each draw strings together blocks of
-    consecutive instants, all symbols with them, until it is as long as the sample.
 
     Args:
         events: shape (n,), the instant of each row.
@@ -194,21 +211,38 @@ def bootstrap_p_value(
         Between ``1 / (draws + 1)`` and 1; 1 where no row gains or loses anything, and where the
         sample is shorter than two blocks, which is too short to tell.
     """
+    drawn = bootstrap_means(events, gains, block, seed, draws)
+    if drawn is None or not gains.any():
+        return 1.0
+    # Centred on the draws' own mean: blocks underweight the sample's ends.
+    at_least = int((drawn - drawn.mean() >= gains.mean()).sum())
+    return (at_least + 1) / (draws + 1)
+
+
+def bootstrap_means(
+    events: NDArray[np.datetime64],
+    values: NDArray[np.float64],
+    block: np.timedelta64,
+    seed: int,
+    draws: int = _DRAWS,
+) -> NDArray[np.float64] | None:
+    """Means of redrawn samples, shape (draws,), or none where there are fewer than two blocks.
+
+    Moving-block bootstrap of Künsch (1989) over instants: each draw strings together blocks of
+    consecutive instants, all symbols with them, until it is as long as the sample.
+    """
     instants, position = np.unique(events, return_inverse=True)
-    sums = np.asarray(np.bincount(position, gains), np.float64)
+    sums = np.asarray(np.bincount(position, values), np.float64)
     counts = np.asarray(np.bincount(position), np.float64)
     step = np.median(np.diff(instants)) if len(instants) > 1 else block
     length = max(1, int(np.ceil(block / step)))
     blocks = -(-len(instants) // length)
-    if blocks < 2 or not gains.any():  # noqa: PLR2004 - fewer than two blocks
-        return 1.0
-    block_sums, block_counts = (_window_sums(values, length) for values in (sums, counts))
+    if blocks < 2:  # noqa: PLR2004 - fewer than two blocks
+        return None
+    block_sums, block_counts = (_window_sums(part, length) for part in (sums, counts))
     starts = np.random.default_rng(seed).integers(0, len(block_sums), (draws, blocks))
-    drawn = block_sums[starts].sum(axis=1) / block_counts[starts].sum(axis=1)
-    mean = gains.mean()
-    # Centred on the draws' own mean: blocks underweight the sample's ends.
-    at_least = int((drawn - drawn.mean() >= mean).sum())
-    return (at_least + 1) / (draws + 1)
+    means: NDArray[np.float64] = block_sums[starts].sum(axis=1) / block_counts[starts].sum(axis=1)
+    return means
 
 
 def area_under_curve(scores: NDArray[np.float64], up: NDArray[np.bool_]) -> float:

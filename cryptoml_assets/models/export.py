@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 #: Devices a bundle is lowered for; one export runs on all of them.
 PLATFORMS = ("cpu", "cuda")
-_LIBRARIES = ("flax", "jax", "jaxlib", "numpy", "optax")
 
 
 def export_bundle(
@@ -65,8 +63,3 @@ def _without_source_locations() -> Iterator[None]:
         yield
     finally:
         jax.config.update("jax_traceback_in_locations_limit", limit)
-
-
-def library_versions() -> dict[str, str]:
-    """Versions of what the numbers of a bundle depend on."""
-    return {name: importlib.metadata.version(name) for name in _LIBRARIES}

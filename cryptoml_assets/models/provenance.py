@@ -1,7 +1,9 @@
-"""Which code a run is made of."""
+"""Which code and which libraries a run is made of."""
 
 from __future__ import annotations
 
+import hashlib
+import importlib.metadata
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -9,6 +11,8 @@ from pathlib import Path
 _UNKNOWN = "unknown"
 #: What of the checkout can change a model.
 _CODE = ("cryptoml_assets", "cryptoml_serving", "feature_repo", "pyproject.toml")
+_PACKAGES = ("cryptoml_assets", "cryptoml_serving")
+_LIBRARIES = ("flax", "jax", "jaxlib", "numpy", "optax")
 
 
 @cache
@@ -25,6 +29,23 @@ def git_commit() -> str:
     if not commit:
         return _UNKNOWN
     return f"{commit}-dirty" if _git(root, "status", "--porcelain", "--", *_CODE) else commit
+
+
+@cache
+def code_digest() -> str:
+    """SHA-256 of the source of our packages, which says more than a commit with edits on top."""
+    root = Path(__file__).parents[2]
+    files = sorted(file for package in _PACKAGES for file in (root / package).rglob("*.py"))
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.relative_to(root).as_posix()}\0".encode())
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what the numbers of a bundle depend on."""
+    return {name: importlib.metadata.version(name) for name in _LIBRARIES}
 
 
 def _git(root: Path, *arguments: str) -> str:

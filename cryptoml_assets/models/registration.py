@@ -19,6 +19,7 @@ from cryptoml_serving.contract.registry import (
     BUNDLE_FOLDER,
     DIGEST_TAG,
     FAMILY_TAG,
+    INPUT_TAG,
     PREDICTIONS_FILE,
     SOURCE_TAG,
 )
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from cryptoml_assets.models.training import Epoch
 
 _MODEL = "model"
+_CURVE_PARTS = ("training", "validation")
 _WRAPPER = Path(__file__).with_name("pyfunc_model.py")
 _REQUIREMENTS = ("cryptoml", "jax", "mlflow", "numpy", "pandas")
 
@@ -43,6 +45,7 @@ class Candidate:
     Attributes:
         folder: the bundle.
         digest: of the bundle.
+        inputs: digest of all that decided its numbers.
         manifest: of the bundle.
         parameters: settings it was trained with.
         tags: provenance that does not change its numbers, such as versions of upstream tables.
@@ -55,6 +58,7 @@ class Candidate:
 
     folder: Path
     digest: str
+    inputs: str
     manifest: Manifest
     parameters: Mapping[str, Any]
     tags: Mapping[str, str]
@@ -64,11 +68,18 @@ class Candidate:
     training_set: pl.DataFrame
 
 
-def newest_version(client: Any, model_name: str, digest: str) -> Any | None:
-    """The newest registered version, if it was made from the bundle with this digest."""
+def newest_version(client: Any, model_name: str, family: str) -> Any | None:
+    """The newest registered version of one family of a model, if there is any."""
     versions = client.search_model_versions(f"name = '{model_name}'")
-    newest = max(versions, key=lambda version: int(version.version), default=None)
-    return newest if newest is not None and newest.tags.get(DIGEST_TAG) == digest else None
+    own = (version for version in versions if version.tags.get(FAMILY_TAG) == family)
+    return max(own, key=lambda version: int(version.version), default=None)
+
+
+def out_of_sample_figures(run: Any) -> dict[str, float]:
+    """The figures of a training run's test part by name: its metrics less the learning curve."""
+    metrics: dict[str, float] = run.data.metrics
+    curve = tuple(f"{part}_loss_" for part in _CURVE_PARTS)
+    return {name: value for name, value in metrics.items() if not name.startswith(curve)}
 
 
 def register(client: Any, run_id: str, candidate: Candidate, work: Path) -> Any:
@@ -88,6 +99,7 @@ def register(client: Any, run_id: str, candidate: Candidate, work: Path) -> Any:
         FAMILY_TAG: manifest.family,
         SOURCE_TAG: manifest.source,
         DIGEST_TAG: candidate.digest,
+        INPUT_TAG: candidate.inputs,
     }
     _log_figures(client, run_id, candidate, tags)
     predictions = work / Path(PREDICTIONS_FILE).name
@@ -133,7 +145,7 @@ def _log_figures(client: Any, run_id: str, candidate: Candidate, tags: Mapping[s
     now = int(time.time() * 1000)
     metrics = [Metric(name, value, now, 0) for name, value in manifest.metrics.items()]
     for epoch in candidate.history:
-        for part in ("training", "validation"):
+        for part in _CURVE_PARTS:
             name = f"{part}_loss_{epoch.member}"
             metrics.append(Metric(name, getattr(epoch, f"{part}_loss"), now, epoch.epoch))
     parameters = {

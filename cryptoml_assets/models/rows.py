@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import polars as pl
 
 from cryptoml_assets.errors import TrainingDataError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    import polars as pl
     from numpy.typing import NDArray
 
 
@@ -46,6 +47,14 @@ class Rows:
             self.features[selection],
             self.labels[selection],
         )
+
+    def digest(self) -> str:
+        """SHA-256 of every value and its type; equal rows have it in every process."""
+        digest = hashlib.sha256()
+        for name, array in vars(self).items():
+            digest.update(f"{name} {array.dtype.str} {array.shape}\0".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
 
     def changes(self) -> NDArray[np.int_]:
         """How often each feature takes another value as time passes, for the symbol with the most.
@@ -99,6 +108,17 @@ def rows_from_frame(frame: pl.DataFrame, features: Sequence[str]) -> Rows:
         label_times=_instants(ordered["label_timestamp"]),
         features=matrix.astype(np.float32),
         labels=labels,
+    )
+
+
+def answers_frame(rows: Rows, answers: Mapping[str, NDArray[np.float32]]) -> pl.DataFrame:
+    """Outputs of shape (n,) beside what they answer: the rows' symbol and event_timestamp (UTC)."""
+    return pl.DataFrame(
+        {
+            "symbol": rows.symbols.tolist(),
+            "event_timestamp": pl.Series(rows.events).dt.replace_time_zone("UTC"),
+            **answers,
+        }
     )
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from cryptoml_assets.models.rows import Rows
     from cryptoml_assets.models.splits import Split
+    from cryptoml_assets.models.task import TrainingConfig
 
 #: Epochs without a better validation loss after which a member stops.
 _PATIENCE = 5
@@ -32,26 +33,6 @@ _PATIENCE = 5
 LEAST_CHANGES = 250
 _WARMUP_SHARE = 0.1
 _GRADIENT_NORM = 1.0
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How an ensemble is trained; the settings of the same names explain each."""
-
-    hidden_units: tuple[int, ...]
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    ensemble_size: int
-    seed: int
-
-    def __post_init__(self) -> None:
-        if not self.hidden_units or min(self.hidden_units) < 1:
-            message = (
-                f"hidden_units={self.hidden_units}: at least one layer, each of width 1 or more"
-            )
-            raise ValueError(message)
 
 
 @dataclass(frozen=True)
@@ -98,25 +79,28 @@ def train_ensemble(
         raise TrainingDataError(message)
     slow = fit.changes() < LEAST_CHANGES
     scaling = fit_scaling(np.where(slow, np.float32(np.nan), fit.features))
-    data = _Data(
-        *(
-            (standardise(scaling, part.features), jnp.float32((part.labels - mean) / spread))
-            for part in (fit, validation)
-        )
-    )
+
+    def scaled(part: Rows) -> tuple[Any, Any]:
+        return standardise(scaling, part.features), jnp.float32((part.labels - mean) / spread)
+
+    data = _Data(scaled(fit), scaled(validation))
     trainer = _Trainer(config, inputs=rows.features.shape[1], rows=len(fit))
     members, history = [], []
     for member in range(config.ensemble_size):
         params, epochs = trainer.train(member, data)
         members.append(params)
         history.extend(epochs)
-        best = min(epochs, key=lambda epoch: epoch.validation_loss)
-        log(
-            f"member {member + 1}/{config.ensemble_size}: {len(epochs)} epochs, best validation "
-            f"loss {best.validation_loss:.4f} in epoch {best.epoch}"
-        )
+        log(_summary(epochs, config.ensemble_size))
     ensemble = Ensemble(scaling, trainer.graph, tuple(members), mean, spread)
     return ensemble, tuple(history)
+
+
+def _summary(epochs: list[Epoch], members: int) -> str:
+    best = min(epochs, key=lambda epoch: epoch.validation_loss)
+    return (
+        f"member {best.member + 1}/{members}: {len(epochs)} epochs, best validation "
+        f"loss {best.validation_loss:.4f} in epoch {best.epoch}"
+    )
 
 
 class _Trainer:

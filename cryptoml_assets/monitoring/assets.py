@@ -8,12 +8,27 @@ import polars as pl
 
 from cryptoml_assets.errors import TrainingDataError
 from cryptoml_assets.features.catalog import FEATURES, model_features
+from cryptoml_assets.features.training_set import features_as_of
+from cryptoml_assets.monitoring import drift
 from cryptoml_assets.plots import figure_metadata, new_figure
 from cryptoml_assets.settings import settings
+from cryptoml_assets.tables import described_columns
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_MEANINGS = {
+    "feature": "model input",
+    "symbol": "base and quote currency, BASE/QUOTE",
+    "psi": "population stability index; null where not judged",
+    "threshold": "index above which a feature has drifted",
+    "drifted": "whether it has; false where not judged",
+    "window_start": "start of the recent rows (UTC)",
+    "window_end": "end of the recent rows (UTC)",
+    "reference_rows": "training rows with a value",
+    "current_rows": "recent rows with a value",
+    "source": "source of the newest recent row",
+}
 _tick: dg.AutomationCondition[Any] = dg.AutomationCondition.cron_tick_passed("0 * * * *")
 #: Once an hour, after a first report was asked for: before any training there is no reference.
 _hourly = (
@@ -36,6 +51,7 @@ class DriftConfig(dg.Config):
     code_version="1",
     io_manager_key="lake",
     automation_condition=_hourly,
+    metadata=described_columns(drift.SCHEMA, _MEANINGS, ("feature", "symbol")),
 )
 def feature_drift(
     config: DriftConfig,
@@ -48,9 +64,6 @@ def feature_drift(
     One row per feature and symbol: the population stability index of the newest days against the
     training set, null where too few independent values allow no judgement.
     """
-    from cryptoml_assets.features.training_set import features_as_of  # noqa: PLC0415
-    from cryptoml_assets.monitoring import drift  # noqa: PLC0415
-
     configured = settings()
     now = configured.clock()
     start = now - timedelta(days=config.window_days)

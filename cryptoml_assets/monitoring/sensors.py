@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import dagster as dg
 
 from cryptoml_assets.jobs import retrain
-from cryptoml_assets.monitoring.notice import retrain_request
+from cryptoml_assets.monitoring.notice import why_no_retrain
 from cryptoml_assets.settings import settings
+
+_CAUSE = {"cryptoml/cause": "drift"}
 
 #: Evaluates the automation conditions of every asset: stale ones are materialised again.
 keep_fresh = dg.AutomationConditionSensorDefinition(
@@ -23,6 +27,7 @@ keep_fresh = dg.AutomationConditionSensorDefinition(
     job=retrain,
     default_status=dg.DefaultSensorStatus.RUNNING,
     minimum_interval_seconds=60,
+    description="Asks for a retrain when enough features have drifted, once per cooldown",
 )
 def retrain_on_drift(
     context: dg.SensorEvaluationContext, asset_event: dg.EventLogEntry
@@ -34,16 +39,30 @@ def retrain_on_drift(
     if not isinstance(share, float):
         return dg.SkipReason("the drift report has no drifted_share")
     configured = settings()
-    run_key = retrain_request(
-        share, configured.drift_share, asset_event.timestamp, configured.retrain_cooldown
+    reason = why_no_retrain(
+        share,
+        configured.drift_share,
+        reported_at=datetime.fromtimestamp(asset_event.timestamp, UTC),
+        last_asked_at=_last_asked_at(context.instance),
+        cooldown=configured.retrain_cooldown,
     )
-    if run_key is None:
-        return dg.SkipReason(f"{share:.0%} of features drifted, below {configured.drift_share:.0%}")
-    context.log.info("%.0f %% of features drifted: retrain %s", share * 100, run_key)
-    return dg.RunRequest(run_key=run_key, tags={"cryptoml/cause": "drift"})
+    if reason is not None:
+        return dg.SkipReason(reason)
+    context.log.info("%.0f %% of features drifted: a retrain is due", share * 100)
+    return dg.RunRequest(run_key=f"drift-{asset_event.run_id}", tags=_CAUSE)
 
 
-@dg.run_failure_sensor(default_status=dg.DefaultSensorStatus.RUNNING, minimum_interval_seconds=30)
+def _last_asked_at(instance: dg.DagsterInstance) -> datetime | None:
+    """When the newest run that drift asked for was created, whatever became of it."""
+    newest = instance.get_run_records(dg.RunsFilter(tags=_CAUSE), limit=1)
+    return newest[0].create_timestamp if newest else None
+
+
+@dg.run_failure_sensor(
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=30,
+    description="Writes one log line for each failed run: job, run and the cause",
+)
 def notify_failed_run(context: dg.RunFailureSensorContext) -> None:
     """Write one log line for each failed run: job, run and the cause."""
     event = context.failure_event

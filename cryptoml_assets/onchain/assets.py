@@ -1,6 +1,6 @@
 """Raw on-chain assets: blocks of the chain, and daily metrics of the networks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import Any
 
@@ -8,24 +8,16 @@ import dagster as dg
 import httpx
 import polars as pl
 
-from cryptoml_assets.cadence import fresh, top_up
+from cryptoml_assets.cadence import daily_table, top_up
 from cryptoml_assets.onchain import blocks as chain
 from cryptoml_assets.onchain import network_metrics as network
 from cryptoml_assets.onchain.report import activity_plot, gas_plot
-from cryptoml_assets.partitions import daily, day_span, partition_days
+from cryptoml_assets.partitions import day_span, partition_days
 from cryptoml_assets.plots import figure_metadata
 from cryptoml_assets.resources.io_manager import LakeIOManager
 from cryptoml_assets.settings import settings
+from cryptoml_assets.tables import described_columns
 from cryptoml_serving.contract.settings import World
-
-
-def _column_schema(columns: Mapping[str, tuple[Any, str]]) -> dg.TableSchema:
-    return dg.TableSchema(
-        [
-            dg.TableColumn(name, type=str(kind), description=meaning)
-            for name, (kind, meaning) in columns.items()
-        ]
-    )
 
 
 def _work(table: str, days: Sequence[date]) -> str:
@@ -33,17 +25,13 @@ def _work(table: str, days: Sequence[date]) -> str:
     return f"{table} {days[0]}" if len(days) == 1 else f"{table} {days[0]}..{days[-1]}"
 
 
-@dg.asset(
-    partitions_def=daily,
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    group_name="onchain",
-    kinds={"ethereum", "polars", "deltalake"},
-    owners=["team:market-data"],
+@daily_table(
+    top_up,
+    group="onchain",
+    kinds={"ethereum", "polars"},
+    owner="team:market-data",
     code_version="1",
-    io_manager_key="lake",
-    automation_condition=top_up,
-    freshness_policy=fresh,
-    metadata={"dagster/column_schema": _column_schema(chain.COLUMNS)},
+    metadata=described_columns(chain.SCHEMA, chain.MEANINGS, chain.KEY),
 )
 def onchain_blocks(
     context: dg.AssetExecutionContext, lake: dg.ResourceParam[LakeIOManager]
@@ -74,17 +62,13 @@ def onchain_blocks(
     )
 
 
-@dg.asset(
-    partitions_def=daily,
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    group_name="onchain",
-    kinds={"polars", "deltalake"},
-    owners=["team:market-data"],
+@daily_table(
+    top_up,
+    group="onchain",
+    kinds={"polars"},
+    owner="team:market-data",
     code_version="1",
-    io_manager_key="lake",
-    automation_condition=top_up,
-    freshness_policy=fresh,
-    metadata={"dagster/column_schema": _column_schema(network.COLUMNS)},
+    metadata=described_columns(network.SCHEMA, network.MEANINGS, network.KEY),
 )
 def network_metrics(
     context: dg.AssetExecutionContext,

@@ -17,7 +17,7 @@ from cryptoml_assets.errors import UnusableAnswerError, WrongChainError
 _WEI = pl.Decimal(38, 0)
 
 #: Columns of ``onchain_blocks``: type and meaning. A field the node lacks is null.
-COLUMNS: dict[str, tuple[Any, str]] = {
+_COLUMNS: dict[str, tuple[Any, str]] = {
     "chain_id": (pl.Int64, "EIP-155 id of the chain; 1 is Ethereum mainnet"),
     "number": (pl.Int64, "height of the block"),
     "hash": (pl.String, "hash of the block, 0x… lower case"),
@@ -36,7 +36,8 @@ COLUMNS: dict[str, tuple[Any, str]] = {
     "source": (pl.String, "world the row comes from: simulated, replay or live"),
     "date": (pl.Date, "UTC day of timestamp; the partition"),
 }
-SCHEMA = pl.Schema({name: kind for name, (kind, _) in COLUMNS.items()})
+SCHEMA = pl.Schema({name: kind for name, (kind, _) in _COLUMNS.items()})
+MEANINGS = {name: meaning for name, (_, meaning) in _COLUMNS.items()}
 KEY = ("chain_id", "number")
 
 # A hundred full mainnet blocks are about 20 MB of JSON, and public nodes cap batches near there.

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import date, timedelta
-from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -16,9 +15,10 @@ from cryptoml_assets.onchain.quality import (
     overdue_finality,
     repeated_keys,
 )
-from cryptoml_assets.partitions import daily
+from cryptoml_assets.partitions import check_days
 from cryptoml_assets.resources.io_manager import LakeIOManager
 from cryptoml_assets.settings import settings
+from cryptoml_assets.tables import markdown_table
 
 _SHOWN_ROWS = 20
 _DAY = timedelta(days=1)
@@ -32,7 +32,7 @@ def chain_is_continuous(
 
     Warns only where the day before a stored day was left unfinished.
     """
-    days = _checked_days(context)
+    days = check_days(context)
     around = None if days is None else (days[0] - _DAY, *days, days[-1] + _DAY)
     rows = _rows(lake, "onchain_blocks", around)
     broken, unfinished = broken_links(rows), midnight_gaps(rows)
@@ -52,7 +52,7 @@ def block_keys_are_unique(
     context: dg.AssetCheckExecutionContext, lake: dg.ResourceParam[LakeIOManager]
 ) -> dg.AssetCheckResult:
     """No chain id and number twice."""
-    return _uniqueness(_rows(lake, "onchain_blocks", _checked_days(context)), chain.KEY)
+    return _uniqueness(_rows(lake, "onchain_blocks", check_days(context)), chain.KEY)
 
 
 @dg.asset_check(asset=network_metrics, blocking=True)
@@ -60,7 +60,7 @@ def metric_keys_are_unique(
     context: dg.AssetCheckExecutionContext, lake: dg.ResourceParam[LakeIOManager]
 ) -> dg.AssetCheckResult:
     """No asset and day twice."""
-    return _uniqueness(_rows(lake, "network_metrics", _checked_days(context)), network.KEY)
+    return _uniqueness(_rows(lake, "network_metrics", check_days(context)), network.KEY)
 
 
 @dg.asset_check(asset=onchain_blocks)
@@ -69,7 +69,7 @@ def finality_progresses(
 ) -> dg.AssetCheckResult:
     """Blocks older than twice `CRYPTOML_FINALITY_DELAY` are finalized; otherwise warns."""
     configured = settings()
-    rows = _rows(lake, "onchain_blocks", _checked_days(context))
+    rows = _rows(lake, "onchain_blocks", check_days(context))
     overdue = overdue_finality(rows, configured.clock(), configured.finality_delay)
     return dg.AssetCheckResult(
         passed=overdue.is_empty(),
@@ -80,15 +80,6 @@ def finality_progresses(
             "first_overdue": _table(overdue.select("number", "hash", "timestamp", "finality")),
         },
     )
-
-
-def _checked_days(context: dg.AssetCheckExecutionContext) -> tuple[date, ...] | None:
-    """The days of the run; none where the check runs on its own, over the whole table."""
-    if not (context.has_partition_key or context.has_partition_key_range):
-        return None
-    # Not context.partition_keys: a repeated check has the run's days, but not their partitioning.
-    keys = daily.get_partition_keys_in_range(context.partition_key_range)
-    return tuple(date.fromisoformat(key) for key in keys)
 
 
 def _rows(lake: LakeIOManager, table: str, days: Sequence[date] | None) -> pl.DataFrame:
@@ -107,10 +98,4 @@ def _table(rows: pl.DataFrame) -> dg.MarkdownMetadataValue:
     """The first rows as a table in the UI."""
     if rows.is_empty():
         return dg.MetadataValue.md("none")
-    header = f"| {' | '.join(rows.columns)} |\n|{' --- |' * rows.width}"
-    lines = [f"| {' | '.join(map(_shown, row))} |" for row in rows.head(_SHOWN_ROWS).iter_rows()]
-    return dg.MetadataValue.md("\n".join([header, *lines]))
-
-
-def _shown(value: Any) -> str:
-    return "" if value is None else str(value)
+    return dg.MetadataValue.md(markdown_table(rows.columns, rows.head(_SHOWN_ROWS).iter_rows()))

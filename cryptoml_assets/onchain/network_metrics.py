@@ -25,7 +25,7 @@ METRICS: dict[str, str] = {
     "price_usd": "PriceUSD",
 }
 #: Columns of ``network_metrics``: type and meaning. A metric an asset lacks is null.
-COLUMNS: dict[str, tuple[Any, str]] = {
+_COLUMNS: dict[str, tuple[Any, str]] = {
     "asset": (pl.String, "base asset, lower case, e.g. btc"),
     "day": (pl.Date, "UTC day the metrics describe"),
     "active_addresses": (pl.Float64, "distinct addresses active on the ledger that day"),
@@ -38,7 +38,8 @@ COLUMNS: dict[str, tuple[Any, str]] = {
     "source": (pl.String, "world the row comes from: simulated, replay or live"),
     "date": (pl.Date, "the same as day; the partition"),
 }
-SCHEMA = pl.Schema({name: kind for name, (kind, _) in COLUMNS.items()})
+SCHEMA = pl.Schema({name: kind for name, (kind, _) in _COLUMNS.items()})
+MEANINGS = {name: meaning for name, (_, meaning) in _COLUMNS.items()}
 KEY = ("asset", "day")
 
 _PATH = "/v4/timeseries/asset-metrics"

@@ -151,7 +151,7 @@ def require_reachable(configured: Settings, narrator: Narrator) -> None:
         if silent:
             raise _UnreachableError("; ".join(f"{role} ({why})" for role, why in silent.items()))
 
-    narrator.say("asking the live world's public addresses ...")
+    narrator.say("asking the live world's addresses ...")
     call_with_retries(
         ask,
         transient=(_UnreachableError,),

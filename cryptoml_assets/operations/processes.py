@@ -98,17 +98,18 @@ class Children:
             ChildError: when the child ends first or ``seconds`` pass.
         """
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            if child.process.poll() is not None:
-                raise child.failure(f"ended with exit code {child.process.returncode}")
-            try:
-                answer = httpx.get(url, timeout=5.0, trust_env=False)
-            except httpx.TransportError:
+        with httpx.Client(timeout=5.0, trust_env=False) as client:
+            while time.monotonic() < deadline:
+                if child.process.poll() is not None:
+                    raise child.failure(f"ended with exit code {child.process.returncode}")
+                try:
+                    answer = client.get(url)
+                except httpx.TransportError:
+                    time.sleep(_POLL_SECONDS)
+                    continue
+                if answer.is_success:
+                    return answer
                 time.sleep(_POLL_SECONDS)
-                continue
-            if answer.is_success:
-                return answer
-            time.sleep(_POLL_SECONDS)
         raise child.failure(f"did not answer at {url} within {seconds:g} s")
 
     def watch(self) -> None:

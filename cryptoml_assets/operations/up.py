@@ -6,9 +6,10 @@ import os
 import sys
 from pathlib import Path
 
+from cryptoml_assets.errors import ApprovalError
 from cryptoml_assets.operations.demo import Narrator, ingest, open_world, start_serving, train
 from cryptoml_assets.operations.processes import Children, require_port
-from cryptoml_assets.operations.world import sandbox_port
+from cryptoml_assets.operations.world import forget_frozen_instant, sandbox_port
 from cryptoml_assets.settings import Settings
 from cryptoml_serving.contract.registry import MLFLOW_ENVIRONMENT
 from cryptoml_serving.contract.settings import World
@@ -19,7 +20,10 @@ _START_SECONDS = 120.0
 
 
 def up(configured: Settings) -> None:
-    """Bring everything up, materialise what is missing, and stay until interrupted.
+    """Materialise the graph, bring everything up over it, and stay until interrupted.
+
+    Where the gate approves nothing, everything comes up all the same: the Dagster UI shows the
+    reasons, and the inference API answers 503 until a model is approved.
 
     Raises:
         PortInUseError: before anything starts, naming the port's setting.
@@ -27,22 +31,23 @@ def up(configured: Settings) -> None:
     """
     narrator = Narrator.begin()
     serving_port = int(os.environ.get("CRYPTOML_SERVING_PORT", _SERVING_PORT))
-    if configured.world is not World.LIVE:
-        require_port("CRYPTOML_SANDBOX_URL port", _HOST, sandbox_port(configured))
-    require_port("CRYPTOML_DAGSTER_PORT", _HOST, configured.dagster_port)
-    require_port("CRYPTOML_SERVING_PORT", _HOST, serving_port)
-    require_port("CRYPTOML_MLFLOW_PORT", _HOST, configured.mlflow_port)
+    _require_ports(configured, serving_port)
     with Children(configured.home_path / "logs") as children:
         configured, world = open_world(configured, children, narrator, freeze=False)
+        forget_frozen_instant(configured)
         ingest(configured, world, narrator)
-        train(configured, narrator)
+        ready = "ready"
+        try:
+            train(configured, narrator)
+        except ApprovalError as refusal:
+            narrator.say(f"[yellow]{refusal}[/yellow]")
+            ready = "health"
         addresses = {
             "Dagster UI": start_dagster(children, configured.dagster_port),
             "MLflow UI": _start_mlflow(children, configured),
         }
-        serving, inference = start_serving(children, serving_port)
-        children.wait_ready(serving, f"{inference}/ready", _START_SECONDS)
-        addresses["inference API"] = inference
+        serving, addresses["inference API"] = start_serving(children, serving_port)
+        children.wait_ready(serving, f"{addresses['inference API']}/{ready}", _START_SECONDS)
         if configured.world is not World.LIVE:
             addresses["sandbox world"] = configured.sandbox_url
         for name, address in addresses.items():
@@ -53,6 +58,14 @@ def up(configured: Settings) -> None:
         except KeyboardInterrupt:
             narrator.say("stopping ...")
     narrator.say("stopped")
+
+
+def _require_ports(configured: Settings, serving_port: int) -> None:
+    if configured.world is not World.LIVE:
+        require_port("port of CRYPTOML_SANDBOX_URL", _HOST, sandbox_port(configured))
+    require_port("CRYPTOML_DAGSTER_PORT", _HOST, configured.dagster_port)
+    require_port("CRYPTOML_SERVING_PORT", _HOST, serving_port)
+    require_port("CRYPTOML_MLFLOW_PORT", _HOST, configured.mlflow_port)
 
 
 def start_dagster(children: Children, port: int) -> str:

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -70,13 +72,34 @@ def start_sandbox(children: Children, *, frozen: datetime | None, port: int) -> 
     configured = set_environment(variables)
     child = children.start("sandbox", [sys.executable, "-m", "cryptoml_sandbox"], {})
     answer = children.wait_ready(child, f"{configured.sandbox_url}/world", _READY_SECONDS)
-    description = answer.json()
+    return _join(configured, answer.json())
+
+
+def join_sandbox(configured: Settings) -> RunningWorld:
+    """Point this process at a sandbox that somebody else runs.
+
+    Raises:
+        WorldUnreachableError: when none answers at ``CRYPTOML_SANDBOX_URL``.
+        WorldChangedError: when the home folder belongs to another simulated world.
+    """
+    url = f"{configured.sandbox_url}/world"
+    try:
+        answer = httpx.get(url, timeout=configured.request_timeout.total_seconds())
+    except httpx.TransportError as error:
+        raise WorldUnreachableError(
+            f"no sandbox world at {url} ({error}): start one with `cryptoml sandbox` or `cryptoml "
+            "up`, or set CRYPTOML_SANDBOX_URL"
+        ) from error
+    return _join(configured, answer.json())
+
+
+def _join(configured: Settings, description: Mapping[str, Any]) -> RunningWorld:
     _check_same_world(configured, description)
     world = RunningWorld(
         source=description["source"],
         now=datetime.fromisoformat(description["now"]).astimezone(UTC),
         symbols=tuple(description["symbols"]),
-        simulated_parts=tuple(description.get("simulated_parts", ())),
+        simulated_parts=tuple(description["simulated_parts"]),
     )
     if configured.world is World.REPLAY:
         _follow_recording(configured, world)
@@ -124,13 +147,22 @@ def frozen_instant(configured: Settings) -> datetime:
     """
     if configured.now is not None:
         return configured.now
-    file = configured.home_path / "demo-instant"
+    file = _instant_file(configured)
     if file.exists():
         return datetime.fromisoformat(file.read_text().strip())
     instant = datetime.now(UTC).replace(microsecond=0)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(instant.isoformat() + "\n")
     return instant
+
+
+def forget_frozen_instant(configured: Settings) -> None:
+    """Let the next demo stand still at its own present: this home's world has moved on."""
+    _instant_file(configured).unlink(missing_ok=True)
+
+
+def _instant_file(configured: Settings) -> Path:
+    return configured.home_path / "demo-instant"
 
 
 def reachable(configured: Settings) -> dict[str, str | None]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import polars as pl
 
-from cryptoml_assets.cadence import fresh, top_up
-from cryptoml_assets.partitions import daily, day_span, partition_days
+from cryptoml_assets.cadence import daily_table, top_up
+from cryptoml_assets.partitions import day_span, partition_days
 from cryptoml_assets.plots import figure_metadata
 from cryptoml_assets.prices import bars as price_bars
 from cryptoml_assets.prices.report import plot_closes, rows_by_symbol
@@ -17,6 +17,7 @@ from cryptoml_assets.resources.io_manager import LakeIOManager
 from cryptoml_assets.resources.lake import Lake
 from cryptoml_assets.resources.venue import connect_venue
 from cryptoml_assets.settings import Settings, settings
+from cryptoml_assets.tables import described_columns, markdown_table
 
 if TYPE_CHECKING:
     from cryptoml_assets.prices.fetch import Fetched
@@ -35,26 +36,15 @@ _MEANINGS = {
     "source": "world the bar comes from: simulated, replay or live",
     "date": "UTC day of open_time; the partition",
 }
-_COLUMN_SCHEMA = dg.TableSchema(
-    columns=[
-        dg.TableColumn(name, type=str(kind), description=_MEANINGS[name])
-        for name, kind in price_bars.SCHEMA.items()
-    ],
-    constraints=dg.TableConstraints(other=[f"unique: {', '.join(price_bars.KEY)}"]),
-)
 
 
-@dg.asset(
-    partitions_def=daily,
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    automation_condition=top_up,
-    freshness_policy=fresh,
-    group_name="prices",
-    kinds={"deltalake", "ccxt", "polars"},
-    owners=["team:market-data"],
+@daily_table(
+    top_up,
+    group="prices",
+    kinds={"ccxt", "polars"},
+    owner="team:market-data",
     code_version="1",
-    io_manager_key="lake",
-    metadata={"dagster/column_schema": _COLUMN_SCHEMA},
+    metadata=described_columns(price_bars.SCHEMA, _MEANINGS, price_bars.KEY),
 )
 def raw_prices(
     context: dg.AssetExecutionContext, lake: dg.ResourceParam[LakeIOManager]
@@ -115,11 +105,6 @@ def _metadata(
         "venue_time": dg.MetadataValue.timestamp(fetched.venue_time),
         "new_bars": bars.height - stored.height,
         "completeness": min(shares) if shares else dg.MetadataValue.null(),
-        "symbols": dg.MetadataValue.md(_markdown(by_symbol)),
+        "symbols": dg.MetadataValue.md(markdown_table(by_symbol.columns, by_symbol.iter_rows())),
         "closes": figure_metadata(plot_closes(bars)),
     }
-
-
-def _markdown(frame: pl.DataFrame) -> str:
-    lines = [frame.columns, ["---"] * frame.width, *frame.rows()]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)

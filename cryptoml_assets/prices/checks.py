@@ -6,7 +6,7 @@ from datetime import date, timedelta
 import dagster as dg
 import polars as pl
 
-from cryptoml_assets.partitions import day_start
+from cryptoml_assets.partitions import check_days, day_start
 from cryptoml_assets.prices import quality
 from cryptoml_assets.prices.assets import raw_prices
 from cryptoml_assets.resources.io_manager import LakeIOManager
@@ -32,7 +32,7 @@ def raw_prices_quality(
     context: dg.AssetCheckExecutionContext, lake: dg.ResourceParam[LakeIOManager]
 ) -> Iterable[dg.AssetCheckResult]:
     """Whether the bars of the run's days can be built on; of all days outside of a run."""
-    days = _run_days(context)
+    days = check_days(context)
     bars = lake.lake.scan("raw_prices", days)
     problems = quality.schema_problems(bars.collect_schema())
     yield _result("schema", len(problems), "\n".join(problems))
@@ -43,13 +43,6 @@ def raw_prices_quality(
     shares = quality.completeness(bars, symbols=wanted.symbols, days=closed, bar=wanted.bar)
     short = shares.filter(pl.col("share") < wanted.completeness)
     yield _rows_result("complete_days", short, least_share=wanted.completeness)
-
-
-def _run_days(context: dg.AssetCheckExecutionContext) -> tuple[date, ...] | None:
-    """The days of the run that the check belongs to; none where it runs by itself."""
-    if not (context.has_partition_key or context.has_partition_key_range):
-        return None
-    return tuple(sorted(date.fromisoformat(key) for key in context.partition_keys))
 
 
 def _stored_days(bars: pl.LazyFrame) -> Sequence[date]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from cryptoml_serving.contract.feature_store import import_feast
+
 if TYPE_CHECKING:
     from feast import FeatureStore
 
@@ -24,6 +26,7 @@ class FeatureStoreResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def open(self) -> FeatureStore:
         """Open the store. Feast takes seconds to import, so only the runs that need it pay."""
+        import_feast()
         from cryptoml_assets.features.online import open_store  # noqa: PLC0415
 
         return open_store(Path(self.repository), Path(self.home))

@@ -80,8 +80,7 @@ class Tracker(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def _mlflow(self) -> Any:
         """The module, pointed at this tracker; imported only once its environment is set."""
-        for name, value in MLFLOW_ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
+        os.environ.update(MLFLOW_ENVIRONMENT)
         import mlflow  # noqa: PLC0415 - seconds to import
 
         mlflow.set_tracking_uri(self.tracking_uri)

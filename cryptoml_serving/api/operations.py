@@ -77,11 +77,12 @@ async def health() -> Health:
 
 @router.get("/ready", responses=problems(503), summary="Readiness")
 async def ready(service: CurrentService) -> Readiness:
-    """Answers 200 once an approved model is loaded and has a first snapshot."""
+    """Answers 200 once an approved model is loaded and predicts a served symbol."""
     state = service.state
     snapshot = state.snapshot
-    if snapshot is None:
-        raise ProblemError(ProblemType.NOT_READY, state.not_ready, headers=service.retry_after())
+    if snapshot is None or not state.ready:
+        headers = service.retry_after()
+        raise ProblemError(ProblemType.NOT_READY, state.not_ready, headers=headers, counted=False)
     record = snapshot.model.record
     return Readiness(
         model_name=record.model_name,

@@ -33,7 +33,7 @@ class PredictRequest(BaseModel):
 @router.post(
     "/predict",
     response_model=Prediction,
-    responses=problems(404, 422, 503),
+    responses=problems(404, 413, 422, 503),
     summary="Predict the return of one symbol",
 )
 async def predict(body: PredictRequest, request: Request, service: CurrentService) -> Response:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 PROBLEM_JSON = "application/problem+json"
 _URN = "urn:cryptoml:problem:"
+#: Reasons told for one body; a hostile one can give thousands.
+_MOST_REASONS = 8
 
 
 class ProblemType(Enum):
@@ -72,12 +74,14 @@ class ProblemError(Exception):
         detail: what happened this time.
         members: further members of the answer.
         headers: further headers of the answer.
+        counted: whether it is an error of the service; a probe's 503 before readiness is none.
     """
 
     problem: ProblemType
     detail: str
     members: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
+    counted: bool = True
 
 
 def problem_response(
@@ -109,9 +113,10 @@ def problem_response(
 
 
 def respond(request: Request, error: ProblemError) -> Response:
-    """Count a problem and render it."""
+    """Count a problem where it counts, and render it."""
     problem = error.problem
-    request.app.state.service.metrics.errors.labels(problem.slug).inc()
+    if error.counted:
+        request.app.state.service.metrics.errors.labels(problem.slug).inc()
     return problem_response(
         request,
         type_uri=problem.uri,
@@ -135,7 +140,7 @@ async def _on_validation(request: Request, error: Exception) -> Response:
         raise error
     reasons = [
         {"location": "/".join(map(str, item["loc"])), "reason": item["msg"]}
-        for item in error.errors()
+        for item in error.errors()[:_MOST_REASONS]
     ]
     detail = "; ".join(f"{reason['location']}: {reason['reason']}" for reason in reasons)
     invalid = ProblemError(ProblemType.INVALID_REQUEST, detail, {"errors": reasons})

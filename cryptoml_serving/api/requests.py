@@ -1,12 +1,14 @@
-"""What surrounds every request: its id, and the end of the line for unexpected errors."""
+"""What surrounds every request: its id, its size, and the end of the line for other errors."""
 
 from __future__ import annotations
 
 import logging
 import re
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 
@@ -17,13 +19,15 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 REQUEST_ID_HEADER = "X-Request-ID"
+#: Bytes of the largest body that is read.
+MAX_BODY = 64 * 1024
 _LOG = logging.getLogger(__name__)
 #: A caller's own id is kept if it can stand in a header and a log line as it is.
 _ACCEPTABLE = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 class RequestMiddleware:
-    """Gives each request an id, tells it in the answer, and turns what escapes into a 500."""
+    """Gives each request an id and a largest size, and turns what escapes into a 500."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -46,7 +50,7 @@ class RequestMiddleware:
             await send(message)
 
         try:
-            await self._app(scope, receive, tell)
+            await self._app(scope, _bounded(receive), tell)
         except Exception as error:
             # The process boundary: a caller gets no stack trace, the log gets all of it.
             event(
@@ -62,3 +66,20 @@ class RequestMiddleware:
                 raise
             internal = ProblemError(ProblemType.INTERNAL, "the failure was logged")
             await respond(Request(scope), internal)(scope, receive, tell)
+
+
+def _bounded(receive: Receive) -> Receive:
+    """A ``receive`` that refuses a body past ``MAX_BODY``, whatever length it announced."""
+    size = 0
+
+    async def bounded() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > MAX_BODY:
+            # From where FastAPI reads a body it passes on no exception but its own.
+            status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+            raise HTTPException(status, f"a body has at most {MAX_BODY} bytes")
+        return message
+
+    return bounded

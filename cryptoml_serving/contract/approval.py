@@ -8,7 +8,6 @@ pass, never verifies, whoever signed it.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import os
 from typing import TYPE_CHECKING, Literal, Self
@@ -124,10 +123,10 @@ def verify(signed: SignedApproval, public_key: Ed25519PublicKey) -> ApprovalReco
     if signed.key_id != key_id(public_key):
         message = f"signed by key {signed.key_id}, trusted is {key_id(public_key)}"
         raise ApprovalInvalidError(message)
-    text = signed.record_json.encode()
     try:
+        text = signed.record_json.encode()
         public_key.verify(base64.b64decode(signed.signature, validate=True), text)
-    except (InvalidSignature, binascii.Error) as error:
+    except (InvalidSignature, ValueError) as error:  # ValueError: neither text nor base64
         message = "the signature is not that of this record"
         raise ApprovalInvalidError(message) from error
     try:

@@ -168,6 +168,11 @@ def read_manifest(folder: Path, *, expected_digest: str | None = None) -> Manife
     Raises:
         BundleError: missing, malformed, or not of the expected digest.
     """
+    return _manifest(folder, expected_digest)[0]
+
+
+def _manifest(folder: Path, expected_digest: str | None) -> tuple[Manifest, str]:
+    """The manifest and its digest, both from one reading."""
     raw = _read(folder, MANIFEST_FILE)
     digest = _sha256(raw)
     if expected_digest is not None and digest != expected_digest:
@@ -181,7 +186,7 @@ def read_manifest(folder: Path, *, expected_digest: str | None = None) -> Manife
     if canonical_json(manifest) != raw:
         message = f"{folder / MANIFEST_FILE} is not canonical JSON"
         raise BundleError(message)
-    return manifest
+    return manifest, digest
 
 
 def load_bundle(folder: Path, *, expected_digest: str | None) -> Bundle:
@@ -196,12 +201,12 @@ def load_bundle(folder: Path, *, expected_digest: str | None) -> Bundle:
         BundleError: wrong digest, a file missing, unlisted or altered, or a program whose inputs or
             outputs are not those of the manifest.
     """
-    manifest = read_manifest(folder, expected_digest=expected_digest)
+    manifest, digest = _manifest(folder, expected_digest)
     contents = _verified_files(folder, manifest)
     if MODEL_FILE not in contents:
         message = f"{folder} lists no {MODEL_FILE}"
         raise BundleError(message)
-    return Bundle(manifest, bundle_digest(folder), _exported(contents[MODEL_FILE], manifest))
+    return Bundle(manifest, digest, _exported(contents[MODEL_FILE], manifest))
 
 
 class Bundle:
@@ -305,7 +310,7 @@ def _check_outputs(exported: Any, manifest: Manifest) -> None:
 
 def _verified_files(folder: Path, manifest: Manifest) -> dict[str, bytes]:
     """Contents of every listed file, hashed from the very bytes that are returned."""
-    present = {path.name for path in folder.iterdir()} - {MANIFEST_FILE}
+    present = _names(folder) - {MANIFEST_FILE}
     if unlisted := sorted(present - manifest.files.keys()):
         message = f"{folder} holds files its manifest does not list: {', '.join(unlisted)}"
         raise BundleError(message)
@@ -322,11 +327,19 @@ def _verified_files(folder: Path, manifest: Manifest) -> dict[str, bytes]:
     return contents
 
 
+def _names(folder: Path) -> set[str]:
+    try:
+        return {path.name for path in folder.iterdir()}
+    except OSError as error:
+        message = f"{folder} cannot be listed: {error}"
+        raise BundleError(message) from error
+
+
 def _read(folder: Path, name: str) -> bytes:
     path = folder / name
     try:
         return path.read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a name no file can have
         message = f"{path} cannot be read: {error}"
         raise BundleError(message) from error
 

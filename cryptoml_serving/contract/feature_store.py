@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import importlib
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,6 +17,27 @@ ONLINE_STORE_VARIABLE = "CRYPTOML_FEAST_ONLINE_STORE"
 PRICE_VIEW = "price_features"
 #: Join key of every feature view.
 JOIN_KEY = "symbol"
+
+
+_T = TypeVar("_T")
+
+
+def import_feast() -> None:
+    """Import Feast without the run-time type checks it is decorated with.
+
+    Rewriting its functions to hold them is nine tenths of what importing it takes: 2.8 of 3.2 s.
+    """
+    typeguard: Any = importlib.import_module("typeguard")
+    decorator = typeguard.typechecked
+    typeguard.typechecked = _unchanged
+    try:
+        importlib.import_module("feast")
+    finally:
+        typeguard.typechecked = decorator
+
+
+def _unchanged(target: _T) -> _T:
+    return target
 
 
 def feature_store_environment(home: Path) -> dict[str, str]:

@@ -19,6 +19,8 @@ PREDICTIONS_FILE = "evaluation/predictions.parquet"
 CHAMPION_ALIAS = "champion"
 #: Tag of a model version: the digest of its bundle.
 DIGEST_TAG = "cryptoml.bundle_digest"
+#: Tag of a run and of a model version: the digest of all that decided its numbers.
+INPUT_TAG = "cryptoml.input_digest"
 #: Tag of a run and of a model version: the world its rows came from.
 SOURCE_TAG = "cryptoml.source"
 #: Tag of a run and of a model version: the model family.

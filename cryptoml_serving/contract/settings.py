@@ -47,7 +47,11 @@ def parse_duration(value: object) -> object:
         if match is None:
             message = "a duration is a number and a unit: 500ms, 90s, 5m, 1h or 7d"
             raise ValueError(message)
-        return timedelta(seconds=float(match[1]) * _UNIT_SECONDS[match[2]])
+        try:
+            return timedelta(seconds=float(match[1]) * _UNIT_SECONDS[match[2]])
+        except OverflowError:
+            message = "longer than any calendar"
+            raise ValueError(message) from None
     return value
 
 
@@ -70,8 +74,8 @@ def _instant(value: object) -> object:
         return None
     if isinstance(value, str):
         value = datetime.fromisoformat(value)
-    if isinstance(value, datetime) and value.tzinfo is None:
-        value = value.replace(tzinfo=UTC)
+    if isinstance(value, datetime):
+        return value.replace(tzinfo=value.tzinfo or UTC).astimezone(UTC)
     return value
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import string
 from dataclasses import dataclass
@@ -13,7 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from cryptoml_serving.contract.feature_store import JOIN_KEY, PRICE_VIEW, feature_store_environment
+from cryptoml_serving.contract.feature_store import (
+    JOIN_KEY,
+    PRICE_VIEW,
+    feature_store_environment,
+    import_feast,
+)
 from cryptoml_serving.runtime.errors import FeatureStoreError
 
 if TYPE_CHECKING:
@@ -60,7 +64,7 @@ class OnlineFeatures:
 
     def prepare(self) -> None:
         """Import Feast, which takes seconds."""
-        importlib.import_module("feast")
+        import_feast()
 
     def read(
         self, symbols: Sequence[str], features: Sequence[FeatureSpec], now: datetime

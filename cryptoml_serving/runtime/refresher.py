@@ -44,15 +44,21 @@ class State:
 
     @property
     def ready(self) -> bool:
-        """Whether there is anything to answer."""
-        return self.snapshot is not None
+        """Whether there is anything to answer: a prediction, be it of one symbol only.
+
+        Its age has no say. Features that grow old do so for every instance alike; taking all of
+        them out of rotation would cost callers the answer that says so.
+        """
+        return self.snapshot is not None and bool(self.snapshot.predictions)
 
     @property
     def not_ready(self) -> str:
         """Why nothing can be answered yet, in words for callers."""
         if not self.model_loaded:
             return self.problems.get("model", "the approved model is being loaded")
-        return self.problems.get("features", "the first features are being read")
+        if self.snapshot is None:
+            return self.problems.get("features", "the first features are being read")
+        return "the feature store holds current features of no served symbol"
 
     def age(self, part: Part) -> float | None:
         """Seconds since a part was last current; none before the first time."""
@@ -64,8 +70,8 @@ class Refresher:
     """Polls registry and feature store, and swaps what they hold into its ``state``.
 
     A failure of either leaves what is served as it is, is counted, is logged when it first appears
-    or changes, and is tried again at the next turn. A new model takes over together with its first
-    snapshot, so an answer never mixes two models.
+    or changes, and is tried again at the next turn. A new model takes over with its first snapshot,
+    so an answer never mixes two models; until it has one, the model before it is kept current.
     """
 
     def __init__(
@@ -81,7 +87,8 @@ class Refresher:
         self._registry = registry
         self._features = features
         self._metrics = metrics
-        self._model: ApprovedModel | None = None
+        #: The model to serve and, until that has its first snapshot, the one still served.
+        self._models: tuple[ApprovedModel, ...] = ()
         self._logged: dict[Part, str] = {}
         self._next_poll = 0.0
         self._stop = threading.Event()
@@ -103,7 +110,7 @@ class Refresher:
             self._next_poll = (
                 time.monotonic() + self._settings.serving_registry_poll.total_seconds()
             )
-        if self._model is not None:
+        if self._models:
             self._attempt("features", self._refresh_snapshot)
 
     def _run(self) -> None:
@@ -119,11 +126,11 @@ class Refresher:
 
     def _refresh_model(self) -> None:
         champion = self._registry.champion()
-        if self._model is not None and self._model.identity == (champion.version, champion.digest):
+        if self._models and self._models[0].identity == (champion.version, champion.digest):
             return
         model = self._registry.load(champion)
         model.bundle.warm([len(self._settings.symbols)])
-        self._model = model
+        self._models = (model, *self._models[-1:])
         self.state.model_loaded = True
         record = model.record
         event(
@@ -137,12 +144,20 @@ class Refresher:
         )
 
     def _refresh_snapshot(self) -> None:
-        if self._model is None:
-            return
+        newest, *served = self._models
+        try:
+            self.state.snapshot = self._snapshot(newest)
+        except Exception:
+            for model in served:
+                self.state.snapshot = self._snapshot(model)
+            raise
+        self._models = (newest,)
+
+    def _snapshot(self, model: ApprovedModel) -> Snapshot:
         now = self._settings.clock()
-        features = self._model.bundle.manifest.features
+        features = model.bundle.manifest.features
         rows = self._features.read(self._settings.symbols, features, now)
-        self.state.snapshot = build_snapshot(self._model, rows, now)
+        return build_snapshot(model, rows, now)
 
     def _attempt(self, part: Part, refresh: Callable[[], None]) -> None:
         try:

@@ -11,7 +11,8 @@ import os
 import re
 import shutil
 import tempfile
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -43,15 +44,20 @@ from cryptoml_serving.runtime.errors import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: MLflow's own defaults wait for minutes; a poll that fails is simply repeated. Its log lines are
-#: left to this service's own format.
+#: MLflow's own defaults wait for minutes; a poll that fails is simply repeated. A connection kept
+#: open would go on reading a database file that was replaced since. Log lines are left to this
+#: service's own format.
 _PATIENCE = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_SQLALCHEMYSTORE_POOLCLASS": "NullPool",
     "MLFLOW_CONFIGURE_LOGGING": "false",
 }
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 _PRIVATE = 0o700
+_INCOMING = ".incoming-"
+#: Age at which a download belongs to no living process any more.
+_ABANDONED_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,7 @@ class ModelRegistry:
         Raises:
             RegistryUnavailableError: the registry does not answer.
             NoChampionError: no version carries the alias.
+            ModelRefusedError: the version is no number, and part of paths later on.
         """
         client = self._connect()
         from mlflow.exceptions import MlflowException  # noqa: PLC0415 - takes seconds
@@ -138,7 +145,10 @@ class ModelRegistry:
                     raise
                 message = f"{champion_uri(self._model_name)} is no model yet: {error.message}"
                 raise NoChampionError(message) from error
-        return Champion(str(version.version), version.run_id, version.tags.get(DIGEST_TAG, ""))
+        found = Champion(str(version.version), version.run_id, version.tags.get(DIGEST_TAG, ""))
+        if not (found.version.isascii() and found.version.isdigit()):
+            self._refuse(found, "a version is a number")
+        return found
 
     def load(self, champion: Champion) -> ApprovedModel:
         """Verify the champion's approval and bundle, and load it.
@@ -193,12 +203,12 @@ class ModelRegistry:
                 return load_bundle(kept, expected_digest=digest)
             except BundleError:
                 # Half written or altered on this disk; the artifact store may hold a sound one.
-                shutil.rmtree(kept)
+                shutil.rmtree(kept, ignore_errors=True)
         client = self._connect()
-        self._cache.mkdir(parents=True, exist_ok=True, mode=_PRIVATE)
+        self._make_cache()
         with (
             self._answering("the artifact store"),
-            tempfile.TemporaryDirectory(dir=self._cache, prefix=".incoming-") as folder,
+            tempfile.TemporaryDirectory(dir=self._cache, prefix=_INCOMING) as folder,
         ):
             local = client.download_artifacts(champion.run_id, BUNDLE_FOLDER, folder)
             try:
@@ -206,9 +216,18 @@ class ModelRegistry:
             except BundleError as error:
                 # Told without the folder's random name: the same refusal reads the same each time.
                 self._refuse(champion, str(error).replace(f"{folder}/", ""), error)
-            if not kept.exists():
+            # Another process may have been as quick; then its copy is as good.
+            with suppress(OSError):
                 Path(local).rename(kept)
         return bundle
+
+    def _make_cache(self) -> None:
+        """The folder of bundles, without what a killed process left half downloaded."""
+        self._cache.mkdir(parents=True, exist_ok=True, mode=_PRIVATE)
+        for left in self._cache.glob(f"{_INCOMING}*"):
+            with suppress(OSError):
+                if time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
+                    shutil.rmtree(left)
 
     def _connect(self) -> Any:
         """The MLflow client; a SQLite registry that is not there is never created."""

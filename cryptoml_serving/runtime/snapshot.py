@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-import numpy as np
+from pydantic import ValidationError
 
 from cryptoml_serving.contract.prediction import Prediction, prediction_id
 
@@ -25,7 +25,7 @@ class Snapshot:
     Attributes:
         model: what predicted.
         predictions: by symbol; ages as of ``computed_at``.
-        missing: symbols without a prediction, and why.
+        missing: symbols without a prediction, and why, in words for callers.
         computed_at: when the features were read.
     """
 
@@ -38,21 +38,21 @@ class Snapshot:
 def build_snapshot(model: ApprovedModel, rows: FeatureRows, now: datetime) -> Snapshot:
     """Predict every symbol of one reading in one batch.
 
-    A symbol without price features, or for which the model answers no finite number, is listed as
-    missing: the others are served all the same.
+    A symbol without price features, or for which the model answers what is no prediction, is listed
+    as missing: the others are served all the same.
     """
     answers = model.bundle.predict(rows.values)
-    finite = np.all([np.isfinite(column) for column in answers.values()], axis=0)
     predictions: dict[str, Prediction] = {}
     missing: dict[str, str] = {}
     for row, (symbol, instant) in enumerate(zip(rows.symbols, rows.timestamps, strict=True)):
         if instant is None:
             missing[symbol] = "the feature store holds no current price features of it"
-        elif not finite[row]:
-            missing[symbol] = "the model answers no finite number for it"
-        else:
-            figures = {name: float(column[row]) for name, column in answers.items()}
+            continue
+        figures = {name: float(column[row]) for name, column in answers.items()}
+        try:
             predictions[symbol] = _prediction(model, symbol, instant, figures, now)
+        except ValidationError:
+            missing[symbol] = "the model's answer for it is no prediction"
     return Snapshot(model, MappingProxyType(predictions), MappingProxyType(missing), now)
 
 

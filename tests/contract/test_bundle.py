@@ -19,9 +19,10 @@ from jax import export
 from safetensors.numpy import load_file
 
 from cryptoml_assets.models.calibration import Calibration
-from cryptoml_assets.models.export import PLATFORMS, export_bundle, library_versions
+from cryptoml_assets.models.export import PLATFORMS, export_bundle
 from cryptoml_assets.models.mlp import ReturnMlp
 from cryptoml_assets.models.predictor import Ensemble, predict_rows, predictor
+from cryptoml_assets.models.provenance import library_versions
 from cryptoml_assets.models.scaling import fit_scaling
 from cryptoml_serving.contract.bundle import (
     MANIFEST_FILE,

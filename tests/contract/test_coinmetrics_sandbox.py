@@ -114,7 +114,10 @@ def test_bounds_can_be_exclusive_or_within_a_day(world):
         ({"assets": ""}, "'assets'"),
         ({"frequency": "1h"}, "'frequency'. Value '1h'"),
         ({"start_time": "soon"}, "'start_time'"),
+        ({"start_time": "9999-12-31T12:00:00"}, "'start_time'"),
+        ({"end_time": "0001-01-01T00:00:00+01:00"}, "'end_time'"),
         ({"page_size": "0"}, "'page_size'"),
+        ({"page_size": "9" * 5000}, "'page_size'"),
         ({"next_page_token": "%%"}, "'next_page_token'"),
     ],
 )

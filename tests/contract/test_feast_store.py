@@ -17,10 +17,10 @@ from cryptoml_assets.features.catalog import TTL, Table, features_of, model_feat
 from cryptoml_assets.features.compute import price_features
 from cryptoml_assets.features.onchain import onchain_features
 from cryptoml_assets.features.training_set import training_set
-from cryptoml_assets.features.views import SERVICE_NAME
 from cryptoml_assets.resources.lake import Lake
 from cryptoml_assets.settings import settings
 from cryptoml_serving.contract.feature_store import feature_store_environment
+from cryptoml_serving.contract.registry import FEATURE_SERVICE
 from tests.feature_data import (
     BAR,
     DAY,
@@ -100,7 +100,7 @@ def test_the_training_set_equals_feasts_historical_features(store: Any, lake: La
     entities = ours.select("symbol", "event_timestamp").to_pandas()
     theirs = pl.from_pandas(
         store.get_historical_features(
-            entity_df=entities, features=store.get_feature_service(SERVICE_NAME)
+            entity_df=entities, features=store.get_feature_service(FEATURE_SERVICE)
         ).to_df()
     )
     order = ["symbol", "event_timestamp"]

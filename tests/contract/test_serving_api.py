@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 
+from cryptoml_serving.api.requests import MAX_BODY
 from cryptoml_serving.app import create_app
 from cryptoml_serving.contract.prediction import prediction_id
 from cryptoml_serving.settings import ServingSettings
@@ -94,6 +95,10 @@ def test_unknown_symbols_make_no_labels(steady: tuple[Client, Published]) -> Non
         b'{"symbol": null}',
         b'{"symbol": "BTC/USDT", "more": 1}',
         b'{"symbol": "\\ud8"}',
+        b'{"symbol": "\\ud800"}',
+        b'{"symbol": "BTC/USDT", "\\ud800": 1}',
+        b'{"symbol": NaN}',
+        b'{"symbol": ' + b"9" * 5000 + b"}",
         b'{"symbol": "' + b"A" * 65 + b'"}',
         b"\xff\xfe",
         b"[" * 2000,
@@ -110,6 +115,29 @@ def test_bad_bodies(steady: tuple[Client, Published], body: bytes) -> None:
 def test_a_body_that_is_not_json(steady: tuple[Client, Published]) -> None:
     response = steady[0].post("/predict", data={"symbol": "BTC/USDT"})
     problem(response, 422, "invalid-request")
+
+
+def test_a_body_past_the_largest_size(steady: tuple[Client, Published]) -> None:
+    client, _ = steady
+    sent = {"content-type": "application/json"}
+    most = b'{"symbol": "BTC/USDT"}'.ljust(MAX_BODY)
+    assert client.post("/predict", content=most, headers=sent).status_code == 200
+    problem(client.post("/predict", content=most + b" ", headers=sent), 413, "about:blank")
+    unannounced = iter([most, b" "])
+    problem(client.post("/predict", content=unannounced, headers=sent), 413, "about:blank")
+
+
+def test_reasons_told_for_one_body_are_few(steady: tuple[Client, Published]) -> None:
+    many = {f"k{number}": 1 for number in range(1000)}
+    members = problem(steady[0].post("/predict", json=many), 422, "invalid-request")
+    assert 0 < len(members["errors"]) < 20
+
+
+def test_nobody_is_redirected_to_a_host_of_the_callers_choice(
+    steady: tuple[Client, Published],
+) -> None:
+    response = steady[0].get("/health/", headers={"Host": "elsewhere.example"})
+    problem(response, 404, "about:blank")
 
 
 def test_no_such_route_and_wrong_method(steady: tuple[Client, Published]) -> None:
@@ -162,8 +190,8 @@ def test_openapi_names_every_route_and_error(steady: tuple[Client, Published]) -
     listed = set(steady[0].get("/").json()["endpoints"])
     assert routes | {"GET /openapi.json"} == listed | {"GET /"}
     answers = document["paths"]["/predict"]["post"]["responses"]
-    assert set(answers) == {"200", "404", "422", "500", "503"}
-    for status in ("404", "422", "500", "503"):
+    assert set(answers) == {"200", "404", "413", "422", "500", "503"}
+    for status in ("404", "413", "422", "500", "503"):
         schema = answers[status]["content"]["application/problem+json"]["schema"]
         assert schema == {"$ref": "#/components/schemas/Problem"}
     assert "Problem" in document["components"]["schemas"]

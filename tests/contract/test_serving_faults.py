@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 
 from cryptoml_serving.contract.approval import generate_keys
+from cryptoml_serving.contract.bundle import FeatureSpec
 from tests.serving_client import (
     FEATURE_TIME,
     ROWS,
@@ -19,7 +22,15 @@ from tests.serving_client import (
     wait,
     write_usual_features,
 )
-from tests.serving_world import NOW, TTL, Published, ServingWorld, Templates, build_templates
+from tests.serving_world import (
+    FEATURES,
+    NOW,
+    TTL,
+    Published,
+    ServingWorld,
+    Templates,
+    build_templates,
+)
 
 
 @pytest.fixture
@@ -41,6 +52,7 @@ def test_no_champion_yet(world: ServingWorld) -> None:
         assert int(client.get("/ready").headers["retry-after"]) >= 1
         members = problem(client.ask("BTC/USDT"), 503, "not-ready")
         assert members["detail"] == "no model has been approved yet"
+        assert client.metric("prediction_errors_total", error_type="not-ready") == 1  # no probe
         world.publish()
         client.wait_ready()
 
@@ -184,6 +196,49 @@ def test_registry_gone_after_start(world: ServingWorld) -> None:
         assert problems == {"model": "the model registry does not answer"}
 
 
+def test_a_replaced_registry_is_noticed(world: ServingWorld) -> None:
+    published = world.publish()
+    database = world.home / "mlflow.db"
+    # Another spelling of the path, so that no connection is shared with the one that publishes.
+    address = f"sqlite:///{world.home}/./mlflow.db"
+    with serving(world, tracking_uri=address) as client:
+        client.wait_ready()
+        restored = world.home / "restored.db"
+        shutil.copy(world.templates.mlflow, restored)
+        restored.replace(database)
+        wait(lambda: client.metric("refresh_errors_total", error_type="no_champion") >= 1)
+        assert client.ask("BTC/USDT").json()["model_version"] == published.version
+
+
+def test_the_model_before_is_kept_current_until_the_new_one_can_answer(
+    world: ServingWorld,
+) -> None:
+    before = world.publish()
+    with serving(world) as client:
+        client.wait_ready()
+        unheard_of = FeatureSpec(name="unheard_of", view="price_features")
+        world.publish(features=(*FEATURES[:2], unheard_of))
+        wait(lambda: client.metric("refresh_errors_total", error_type="feature_store") >= 1)
+        world.write_features(ROWS, at=NOW - timedelta(minutes=1))
+        wait(lambda: client.ask("BTC/USDT").json()["feature_age_seconds"] == 60)
+        assert client.ask("BTC/USDT").json()["model_version"] == before.version
+        assert client.get("/ready").json()["problems"].keys() == {"features"}
+        after = world.publish()
+        wait(lambda: client.ask("BTC/USDT").json()["model_version"] == after.version)
+
+
+def test_not_ready_while_no_symbol_has_features(tmp_path: Path, templates: Templates) -> None:
+    world = ServingWorld(tmp_path, templates)
+    world.publish()
+    with serving(world) as client:
+        detail = "the feature store holds current features of no served symbol"
+        wait(lambda: client.get("/ready").json().get("detail") == detail)
+        problem(client.ask("BTC/USDT"), 503, "no-prediction")
+        assert client.metric("service_ready") == 0
+        write_usual_features(world)
+        client.wait_ready()
+
+
 def test_feature_store_gone_after_start_and_back(world: ServingWorld) -> None:
     world.publish()
     store = world.home / "feast"
@@ -253,3 +308,17 @@ def test_an_altered_copy_in_the_cache_is_fetched_again(world: ServingWorld) -> N
     with serving(world) as client:
         assert client.wait_ready().ask("BTC/USDT").status_code == 200
     assert (cached / "model.stablehlo").stat().st_size > 9
+
+
+def test_what_a_killed_download_left_goes_and_a_living_one_stays(world: ServingWorld) -> None:
+    world.publish()
+    cache = world.settings().model_cache_path
+    left, living = cache / ".incoming-left", cache / ".incoming-living"
+    for folder in (left, living):
+        folder.mkdir(parents=True)
+    day_ago = time.time() - 86_400
+    os.utime(left, (day_ago, day_ago))
+    with serving(world) as client:
+        client.wait_ready()
+    assert not left.exists()
+    assert living.exists()

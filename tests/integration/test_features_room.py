@@ -73,7 +73,11 @@ class Room:
     def run(
         self, *names: str, days: Sequence[date] = (), expect: bool = True
     ) -> dg.ExecuteInProcessResult:
-        selection = dg.AssetSelection.assets(*names)
+        return self.run_selected(dg.AssetSelection.assets(*names), days, expect=expect)
+
+    def run_selected(
+        self, selection: dg.AssetSelection, days: Sequence[date], *, expect: bool = True
+    ) -> dg.ExecuteInProcessResult:
         definitions = definitions_over(self._home, dg.define_asset_job("job", selection))
         tags = {}
         if days:
@@ -158,6 +162,17 @@ def test_a_lost_feature_row_fails_its_check(room: Room) -> None:
     )
     assert not result.passed
     assert result.description == "1 without row"
+
+
+def test_checks_repeated_alone_look_at_the_days_of_their_run(room: Room) -> None:
+    room.run(*RAW, "price_features", "onchain_features", days=DAYS)
+    day = room.lake.scan("price_features", DAYS[2:3]).collect()
+    room.lake.replace_days("price_features", day[1:], DAYS[2:3])
+    repeated = dg.AssetSelection.checks(checks.one_row_per_bar, checks.known_by_now)
+    elsewhere = room.run_selected(repeated, DAYS[3:6])
+    assert checks_of(elsewhere) == {"one_row_per_bar": True, "known_by_now": True}
+    there = room.run_selected(repeated, DAYS[2:3], expect=False)
+    assert checks_of(there)["one_row_per_bar"] is False
 
 
 def test_an_empty_training_window_is_an_error_that_says_so(

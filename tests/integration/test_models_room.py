@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +22,12 @@ from cryptoml_assets.resources.tracker import Tracker
 from cryptoml_assets.settings import settings
 from cryptoml_serving.contract import approval
 from cryptoml_serving.contract.bundle import OUTPUTS, load_bundle
-from cryptoml_serving.contract.registry import BUNDLE_FOLDER, DIGEST_TAG, approval_file
+from cryptoml_serving.contract.registry import (
+    BUNDLE_FOLDER,
+    DIGEST_TAG,
+    MLFLOW_ENVIRONMENT,
+    approval_file,
+)
 from tests import model_worlds
 
 UPSTREAM = dg.AssetSpec("training_set").with_io_manager_key("lake")
@@ -67,12 +73,21 @@ def tracker() -> Tracker:
     )
 
 
-def materialise(*assets: dg.AssetsDefinition) -> dg.ExecuteInProcessResult:
-    return dg.materialize(
-        [UPSTREAM, candidate_models, validated_deployment],
-        selection=[asset.key for asset in assets],
-        resources={"lake": LakeIOManager(uri=settings().lake_uri), "tracker": tracker()},
-    )
+def materialise(
+    *assets: dg.AssetsDefinition, upstream_version: int | None = None
+) -> dg.ExecuteInProcessResult:
+    with dg.DagsterInstance.ephemeral() as instance:
+        if upstream_version is not None:
+            made = {"table_version": upstream_version, "lake_versions": {"raw_prices": 41}}
+            instance.report_runless_asset_event(
+                dg.AssetMaterialization("training_set", metadata=made)
+            )
+        return dg.materialize(
+            [UPSTREAM, candidate_models, validated_deployment],
+            selection=[asset.key for asset in assets],
+            resources={"lake": LakeIOManager(uri=settings().lake_uri), "tracker": tracker()},
+            instance=instance,
+        )
 
 
 def use(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +101,7 @@ def train(home: Path, signal: float) -> World:
         use(home, monkeypatch)
         world = World(home, model_worlds.training_set(signal=signal), trained=None)
         world.lake.overwrite("training_set", world.rows)
-        world.trained = materialise(candidate_models)
+        world.trained = materialise(candidate_models, upstream_version=0)
     settings.cache_clear()
     return world
 
@@ -139,12 +154,22 @@ def test_training_is_tracked_under_the_dagster_run(skilled: World) -> None:
     assert version.run_id == row["run_id"]
     run = client.get_run(row["run_id"])
     assert run.data.tags["dagster_run_id"] == skilled.trained.run_id
-    assert run.data.tags["lake.training_set"] == "0"
+    assert run.data.params["lake.training_set"] == "0"
+    assert run.data.tags["lake.raw_prices"] == "41"
     assert run.data.metrics["log_loss_skill"] == row["log_loss_skill"]
     assert len(client.get_metric_history(row["run_id"], "validation_loss_1")) == 4
     parent = client.get_run(run.data.tags["mlflow.parentRunId"])
     assert parent.data.tags["dagster_run_id"] == skilled.trained.run_id
     assert parent.info.status == run.info.status == "FINISHED"
+
+
+def test_the_flag_that_forbids_loading_objects_wins_over_the_environment(
+    skilled: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in MLFLOW_ENVIRONMENT:
+        monkeypatch.setenv(name, "true")
+    assert skilled.client is not None
+    assert {name: os.environ[name] for name in MLFLOW_ENVIRONMENT} == MLFLOW_ENVIRONMENT
 
 
 def test_the_registered_model_loads_through_mlflow_and_answers_as_the_bundle(
@@ -164,12 +189,55 @@ def test_the_registered_model_loads_through_mlflow_and_answers_as_the_bundle(
         assert answers[name].to_numpy() == pytest.approx(expected[name], abs=1e-6)
 
 
-def test_training_again_on_the_same_rows_registers_nothing(skilled: World) -> None:
-    before = skilled.candidate
-    materialise(candidate_models)
+def described(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
+    (event,) = result.asset_materializations_for_node("candidate_models")
+    return {name: value.value for name, value in event.metadata.items()}
+
+
+def runs(world: World) -> int:
+    (experiment,) = world.client.search_experiments(filter_string="name = 'cryptoml'")
+    return len(world.client.search_runs([experiment.experiment_id]))
+
+
+def versions(world: World) -> list[Any]:
+    return list(world.client.search_model_versions(f"name = '{settings().model_name}'"))
+
+
+def test_the_same_inputs_reuse_the_version_and_train_nothing(skilled: World) -> None:
+    before, runs_before = skilled.candidate, runs(skilled)
+    skilled.lake.overwrite("training_set", skilled.rows.head(-1))
+    skilled.lake.overwrite("training_set", skilled.rows.sample(fraction=1.0, shuffle=True, seed=3))
+    again = described(materialise(candidate_models))
+    assert described(skilled.trained)["reused"] is False
+    assert again["reused"] is True
+    same = ("model_version", "bundle_digest", "source", "git_commit", "figures")
+    assert {name: again[name] for name in same} == {
+        name: described(skilled.trained)[name] for name in same
+    }
     assert skilled.candidate == before
-    assert len(skilled.client.search_model_versions(f"name = '{settings().model_name}'")) == 1
     assert skilled.lake.version("candidate_models") == 0
+    assert (runs(skilled), len(versions(skilled))) == (runs_before, 1)
+
+
+def test_another_label_or_setting_trains_again(
+    skilled: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def change(**values: str) -> None:
+        for name, value in values.items():
+            monkeypatch.setenv(f"CRYPTOML_{name}", value)
+        settings.cache_clear()
+
+    change(HOME=str(tmp_path / "home"), EPOCHS="1", ENSEMBLE_SIZE="1")
+    world = World(tmp_path / "home", skilled.rows.tail(3000), trained=None)
+    world.lake.overwrite("training_set", world.rows)
+    materialise(candidate_models)
+    one_label = pl.when(pl.int_range(pl.len()) == 0).then(1e-9).otherwise(0.0)
+    world.lake.overwrite("training_set", world.rows.with_columns(label=pl.col("label") + one_label))
+    assert described(materialise(candidate_models))["reused"] is False
+    assert world.candidate["model_version"] == "2"
+    change(SEED="8")
+    assert described(materialise(candidate_models))["reused"] is False
+    assert world.candidate["model_version"] == "3"
 
 
 def test_a_model_with_skill_is_approved_once(skilled: World, tmp_path: Path) -> None:

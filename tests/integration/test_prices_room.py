@@ -211,6 +211,32 @@ def test_bad_rows_in_the_table_fail_their_checks_and_name_them(world: SandboxSer
     assert "open_time=2024-01-01 00:00" in str(checks["sound_bars"].metadata["first_offending"])
 
 
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"dagster/partition": "2024-01-02"},
+        {
+            "dagster/asset_partition_range_start": "2024-01-02",
+            "dagster/asset_partition_range_end": "2024-01-03",
+        },
+    ],
+)
+def test_checks_repeated_alone_look_at_the_days_of_their_run(
+    world: SandboxServer, tags: dict[str, str]
+) -> None:
+    materialise()
+    bars = stored()
+    upside_down = pl.col("high").mul(pl.when(pl.col("date") < DAYS[1]).then(0.5).otherwise(1))
+    lake().replace_days("raw_prices", bars.with_columns(high=upside_down), DAYS)
+    result = dg.materialize(
+        [raw_prices, raw_prices_quality],
+        selection=dg.AssetSelection.all_asset_checks(),
+        tags=tags,
+        resources={"lake": LakeIOManager(uri=settings().lake_uri)},
+    )
+    assert {check.passed for check in by_check(result).values()} == {True}
+
+
 def test_worlds_do_not_mix_in_one_lake(
     world: SandboxServer, configure: Configure, tmp_path: Path
 ) -> None:

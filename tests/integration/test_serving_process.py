@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import httpx
 import pytest
 
 from tests.sandbox_server import free_port
+from tests.serving_client import wait
 from tests.serving_world import NOW, ServingWorld, build_templates
 
 COMMAND = [sys.executable, "-m", "cryptoml_serving"]
@@ -102,11 +102,11 @@ def test_a_killed_server_leaves_no_worker(tmp_path: Path) -> None:
     }
     server = subprocess.Popen(COMMAND, env=environment, stderr=subprocess.DEVNULL)
     try:
-        _wait(lambda: _answers(port))
+        wait(lambda: _answers(port))
     finally:
         server.kill()
         server.wait()
-    _wait(lambda: not _answers(port))
+    wait(lambda: not _answers(port))
 
 
 def test_a_wrong_setting_stops_at_start() -> None:
@@ -121,10 +121,3 @@ def _answers(port: int) -> bool:
         return httpx.get(f"http://127.0.0.1:{port}/health").is_success
     except httpx.TransportError:
         return False
-
-
-def _wait(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it never came about"
-        time.sleep(0.05)

@@ -84,7 +84,7 @@ def test_a_changed_record_does_not_verify(old: str, new: str) -> None:
         verify(altered, KEY.public_key())
 
 
-@pytest.mark.parametrize("signature", ["", "AAAA", "no base64!"])
+@pytest.mark.parametrize("signature", ["", "AAAA", "no base64!", "é"])
 def test_a_changed_signature_does_not_verify(signature: str) -> None:
     altered = sign(record(PASS), KEY).model_copy(update={"signature": signature})
     with pytest.raises(ApprovalInvalidError, match="signature"):

@@ -15,6 +15,7 @@ GOOD = {
     "crps_skill": 0.05,
     "crps_p_value": 0.01,
     "coverage": 0.91,
+    "coverage_error": 0.0,
     "accuracy": 0.55,
     "answer_difference": 1e-7,
 }
@@ -57,6 +58,21 @@ def test_one_bad_figure_rejects_by_the_rule_it_breaks(figure: str, value: float,
     assert not verdict.approved
     assert failed(verdict) == {rule}
     assert verdict.failures[0].startswith(f"{rule}: ")
+
+
+@pytest.mark.parametrize(
+    ("share", "error", "passed"),
+    [
+        (0.96, 0.006, True),  # a short sample of calm days
+        (0.96, 0.004, False),
+        (0.84, 0.006, True),
+        (0.99, 0.03, True),
+        (0.79, 1.0, False),  # what is allowed for is bounded
+    ],
+)
+def test_coverage_allows_for_its_sampling_error(share: float, error: float, passed: bool) -> None:
+    verdict = judge(lambda: {**GOOD, "coverage": share, "coverage_error": error}, RULES)
+    assert verdict.approved is passed
 
 
 @pytest.mark.parametrize("name", GOOD)

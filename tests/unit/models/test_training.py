@@ -11,33 +11,11 @@ import polars as pl
 import pytest
 
 from cryptoml_assets.errors import TrainingDataError
-from cryptoml_assets.features.catalog import FEATURES
-from cryptoml_assets.models.candidates import Task, Trained, train_candidate
-from cryptoml_assets.models.training import TrainingConfig
-from cryptoml_serving.contract.bundle import FeatureSpec
+from cryptoml_assets.models.candidates import Trained, train_candidate
+from cryptoml_assets.models.task import Task
 from tests import model_worlds
 
-CONFIG = TrainingConfig(
-    hidden_units=(16,),
-    epochs=8,
-    batch_size=128,
-    learning_rate=1e-2,
-    weight_decay=1e-2,
-    ensemble_size=2,
-    seed=7,
-)
-TASK = Task(
-    model_name="test",
-    horizon=timedelta(hours=1),
-    bar=timedelta(minutes=5),
-    features=tuple(FeatureSpec(name=f.name, view=f.table) for f in FEATURES if f.model_input),
-    feature_service="service",
-    test_share=0.25,
-    embargo=timedelta(hours=1),
-    training=CONFIG,
-    lake_versions={"training_set": 3},
-    git_commit="unknown",
-)
+CONFIG, TASK = model_worlds.CONFIG, model_worlds.TASK
 SIGNAL = 0.5
 
 

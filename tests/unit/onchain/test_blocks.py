@@ -11,7 +11,7 @@ import pytest
 
 from cryptoml_assets.errors import UnusableAnswerError, WrongChainError
 from cryptoml_assets.onchain.blocks import (
-    COLUMNS,
+    MEANINGS,
     SCHEMA,
     Tips,
     check_attaches,
@@ -80,7 +80,7 @@ def node(count=31, **changes):
 
 
 def test_every_column_is_described():
-    assert all(meaning for _, meaning in COLUMNS.values())
+    assert all(MEANINGS.values())
 
 
 def test_a_block_becomes_one_row():
@@ -103,7 +103,7 @@ def test_a_block_becomes_one_row():
         "source": "live",
         "date": date(2024, 3, 1),
     }
-    assert list(row()) == list(COLUMNS)
+    assert list(row()) == list(MEANINGS)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from cryptoml_assets.errors import UnusableAnswerError, WorldUnreachableError
 from cryptoml_assets.onchain.network_metrics import (
-    COLUMNS,
+    MEANINGS,
     SCHEMA,
     MetricsApi,
     base_assets,
@@ -82,7 +82,7 @@ def all_days(asset="btc", **figures):
 
 
 def test_every_column_is_described():
-    assert all(meaning for _, meaning in COLUMNS.values())
+    assert all(MEANINGS.values())
 
 
 def test_a_row_keeps_what_is_null_null():

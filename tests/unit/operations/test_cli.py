@@ -76,3 +76,22 @@ def test_doctor_is_content_with_a_sound_machine(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout
     assert "!!" not in done.stdout
+
+
+@pytest.mark.parametrize("recipe", ["demo", "up"])
+def test_make_hands_world_and_replay_on(recipe: str) -> None:
+    def commands(*variables: str) -> str:
+        done = subprocess.run(
+            ["make", "--dry-run", recipe, *variables],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=REPOSITORY,
+        )
+        return done.stdout
+
+    assert f"cryptoml {recipe} --world 'live'" in " ".join(commands("WORLD=live").split())
+    assert f"cryptoml {recipe} --replay 'some where'" in " ".join(
+        commands("REPLAY=some where").split()
+    )
+    assert "--" not in commands().splitlines()[-1]

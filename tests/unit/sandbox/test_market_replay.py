@@ -6,8 +6,10 @@ import httpx
 import polars as pl
 import pytest
 
+from cryptoml_sandbox.app import create_app
 from cryptoml_sandbox.clock import to_ms
 from cryptoml_sandbox.replay import RecordedMarket, RecordedMetrics, ReplayError
+from cryptoml_sandbox.settings import SandboxSettings
 from cryptoml_sandbox.venue import Page, klines
 from tests.sandbox_server import sandbox
 
@@ -114,6 +116,23 @@ def test_a_recording_without_a_column_is_named(tmp_path):
     pl.read_ipc(path).drop("close").write_ipc(path)
     with pytest.raises(ReplayError, match=r"BTC_USDT-5m\.feather: no column close"):
         RecordedMarket(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("ohlcv/BTC_USDT-5m.feather", b"junk"),
+        ("onchain/btc.csv", b"day,TxCnt\n2024-05-01,1\n"),
+        ("onchain/btc.csv", b"time,TxCnt\nyesterday,1\n"),
+        ("onchain/btc.csv", b"time,TxCnt\n"),
+    ],
+)
+def test_a_file_that_is_no_recording_is_named(tmp_path, name, content):
+    record(tmp_path)
+    (tmp_path / "onchain").mkdir()
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ReplayError, match=name):
+        create_app(SandboxSettings(world="replay", replay=tmp_path))
 
 
 def test_an_empty_folder_is_named(tmp_path):

@@ -102,6 +102,7 @@ def test_what_cannot_be_answered_has_its_error_code(node, method, params, code):
         (b"[]", -32600),
         (b"7", -32600),
         (b'{"id": 1}', -32600),
+        (b'{"method": "eth_chainId", "id": ' + b"[" * 300 + b"]" * 300 + b"}", -32600),
         (b"[" + b",".join([b"{}"] * (BATCH_LIMIT + 1)) + b"]", -32600),
     ],
 )

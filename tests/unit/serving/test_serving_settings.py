@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -33,6 +33,7 @@ def test_own_and_shared_variables_are_read(monkeypatch: pytest.MonkeyPatch, tmp_
         ("CRYPTOML_SERVING_REFRESH", "0s"),
         ("CRYPTOML_SERVING_REGISTRY_POLL", "soon"),
         ("CRYPTOML_SERVING_MAX_FEATURE_AGE", "-5m"),
+        ("CRYPTOML_SERVING_MAX_FEATURE_AGE", "9" * 18 + "d"),
         ("CRYPTOML_SYMBOLS", ""),
     ],
 )
@@ -50,6 +51,13 @@ def test_an_own_variable_that_does_not_exist_is_named(monkeypatch: pytest.Monkey
     monkeypatch.setenv("CRYPTOML_SERVING_MAX_AGE", "1h")
     with pytest.raises(SettingsError, match="CRYPTOML_SERVING_MAX_FEATURE_AGE"):
         ServingSettings.load()
+
+
+def test_the_clock_stands_at_its_instant_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CRYPTOML_NOW", "2024-03-01T12:00:00+02:00")
+    now = ServingSettings.load().clock()
+    assert now == datetime(2024, 3, 1, 10, tzinfo=UTC)
+    assert now.tzinfo is UTC
 
 
 def test_variables_of_other_parts_are_let_be(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ BAR = NOW - timedelta(minutes=5)
 
 
 class Echo:
-    """A bundle whose expected return is its first feature."""
+    """A bundle whose expected return is its first feature, surer than sure of a return of 7."""
 
     digest = "d" * 64
     manifest = SimpleNamespace(model_name="m", horizon_seconds=3600, source="simulated")
@@ -31,7 +31,7 @@ class Echo:
             "expected_return": first,
             "lower": first - half,
             "upper": first + half,
-            "probability_up": half,
+            "probability_up": np.where(first == 7, np.float32(1.5), half),
         }
 
 
@@ -60,6 +60,12 @@ def test_one_symbol_without_features_does_not_keep_the_others() -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_no_number_is_no_prediction(value: float) -> None:
     made = snapshot([value, 0.5], [BAR, BAR])
+    assert made.missing.keys() == {"S0"}
+    assert made.predictions.keys() == {"S1"}
+
+
+def test_an_answer_that_is_no_prediction_does_not_keep_the_others() -> None:
+    made = snapshot([7.0, 0.5], [BAR, BAR])
     assert made.missing.keys() == {"S0"}
     assert made.predictions.keys() == {"S1"}
 
