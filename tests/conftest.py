@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+# Before Feast, which turns it to files that all processes and registries share when imported first.
+import prometheus_client  # noqa: F401
 import pytest
 
 from cryptoml_assets.settings import settings

@@ -154,7 +154,8 @@ class ServingWorld:
         shutil.copy(self.templates.mlflow, self.home / "mlflow.db")
         self.private_key = self.home / "keys" / "approval.key"
         generate_keys(self.private_key, self.home / "keys" / "approval.pub")
-        self.client = MlflowClient(f"sqlite:///{self.home / 'mlflow.db'}")
+        address = f"sqlite:///{self.home / 'mlflow.db'}"
+        self.client = MlflowClient(address, registry_uri=address)
         artifacts = (self.home / "artifacts").as_uri()
         self.experiment = self.client.create_experiment("test", artifact_location=artifacts)
         self.client.create_registered_model(MODEL)
