@@ -29,7 +29,7 @@ lint: $(DEV) ## style, types, import contracts
 	@scripts/lint
 
 docs: $(DEV) ## build the documentation into site/
-	@$(BIN)/mkdocs build --strict
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(DEV) ## run one file of bench/, e.g. BENCH=features
 	@$(BIN)/python -m bench.run $(or $(BENCH),$(error say which: make bench BENCH=features))
