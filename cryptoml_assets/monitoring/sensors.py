@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from cryptoml_assets.jobs import retrain
-from cryptoml_assets.monitoring.notice import why_no_retrain
+from cryptoml_assets.monitoring.retrain import why_no_retrain
 from cryptoml_assets.settings import settings
 
 _CAUSE = {"cryptoml/cause": "drift"}

@@ -95,7 +95,9 @@ def _ask(
     children.wait_ready(serving, f"{address}/ready", _SERVING_READY_SECONDS)
     deadline = time.monotonic() + _SWAP_SECONDS
     while True:
-        answer = httpx.post(f"{address}/predict", json={"symbol": symbol}, timeout=30.0)
+        answer = httpx.post(
+            f"{address}/predict", json={"symbol": symbol}, timeout=30.0, trust_env=False
+        )
         if not answer.is_success:
             raise serving.failure(f"answered HTTP {answer.status_code}: {answer.text}")
         prediction: dict[str, object] = answer.json()
@@ -189,8 +191,8 @@ def train(configured: Settings, narrator: Narrator) -> str:
     approval = newest_approval(configured)
     if approval is None:
         raise ApprovalError(
-            "the gate approved no model, so nothing may be served; the reasons stand in the "
-            "observation of validated_deployment in the Dagster UI"
+            "the gate approved no model, so nothing may be served; the reasons stand in the ALERT "
+            "above, and in the Dagster UI (`cryptoml up`) as an observation of validated_deployment"
         )
     narrator.say(
         f"model version {approval.model_version} approved by {approval.decided_by} "

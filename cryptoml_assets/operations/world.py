@@ -83,9 +83,11 @@ def join_sandbox(configured: Settings) -> RunningWorld:
         WorldChangedError: when the home folder belongs to another simulated world.
     """
     url = f"{configured.sandbox_url}/world"
+    timeout = configured.request_timeout.total_seconds()
     try:
-        answer = httpx.get(url, timeout=configured.request_timeout.total_seconds())
-    except httpx.TransportError as error:
+        # The sandbox is on this machine: no proxy of the environment stands before it.
+        answer = httpx.get(url, timeout=timeout, trust_env=False).raise_for_status()
+    except httpx.HTTPError as error:
         raise WorldUnreachableError(
             f"no sandbox world at {url} ({error}): start one with `cryptoml sandbox` or `cryptoml "
             "up`, or set CRYPTOML_SANDBOX_URL"
@@ -119,9 +121,7 @@ def _follow_recording(configured: Settings, world: RunningWorld) -> None:
 def _check_same_world(configured: Settings, description: Mapping[str, object]) -> None:
     """Refuse to mix two simulated worlds in one lake."""
     identity = {
-        key: description[key]
-        for key in ("source", "seed", "signal", "genesis", "block_seconds", "replay")
-        if key in description
+        key: description[key] for key in ("source", "seed", "signal", "genesis", "block_seconds")
     }
     identity |= {"venue": configured.venue, "timeframe": configured.timeframe}
     home = configured.home_path

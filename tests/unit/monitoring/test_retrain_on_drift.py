@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import pytest
 
-from cryptoml_assets.monitoring.notice import why_no_retrain
+from cryptoml_assets.monitoring.retrain import why_no_retrain
 from cryptoml_assets.monitoring.sensors import retrain_on_drift
 from cryptoml_assets.settings import settings
 

@@ -11,6 +11,7 @@ from cryptoml_assets.operations.processes import Children, free_port
 from cryptoml_assets.operations.world import (
     WorldChangedError,
     frozen_instant,
+    join_sandbox,
     reachable,
     start_sandbox,
 )
@@ -76,3 +77,21 @@ def test_every_silent_address_is_named_after_bounded_retries(
     assert f"chain node {nowhere}/rpc" in message
     assert f"network metrics {nowhere}" in message
     assert world.url not in message
+
+
+def test_a_missing_sandbox_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    nowhere = f"http://{HOST}:{free_port(HOST)}"
+    monkeypatch.setenv("CRYPTOML_SANDBOX_URL", nowhere)
+    with pytest.raises(WorldUnreachableError, match=f"no sandbox world at {nowhere}/world"):
+        join_sandbox(Settings.load())
+
+
+def test_joining_a_sandbox_ignores_the_proxies_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", f"http://{HOST}:{free_port(HOST)}")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with sandbox(now=NOW) as world:
+        monkeypatch.setenv("CRYPTOML_SANDBOX_URL", world.url)
+        assert join_sandbox(Settings.load()).now == NOW
