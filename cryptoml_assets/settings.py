@@ -52,13 +52,29 @@ class Settings(SharedSettings):
         (1.0, 2.0, 4.0), description="comma-separated seconds to wait before each retry"
     )
 
+    venue_rate_limit: float = Field(
+        0.0,
+        description="milliseconds the exchange asks between two requests of weight 1, as ccxt "
+        "counts them; 0: what ccxt knows of a live exchange, no limit of ours elsewhere",
+        ge=0,
+    )
+
     # data
     timeframe: Timeframe = Field("5m", description="length of a bar: 1m, 5m, 15m, 1h, ...")
     horizon: Duration = Field(
         timedelta(hours=1), description="how far ahead the return is predicted, e.g. 1h"
     )
+    revision_window: Duration = Field(
+        timedelta(hours=1),
+        description="age past its close up to which a bar is read again, should it be revised or "
+        "come late",
+    )
     block_days: int = Field(
         0, description="newest days of each run for which blocks are read; 0: all of them", ge=0
+    )
+    block_receipts: bool = Field(
+        default=True,
+        description="read the receipts of blocks, without which their fees are not known",
     )
     finality_delay: Duration = Field(
         timedelta(minutes=15), description="age after which a block counts as knowable"
@@ -68,6 +84,13 @@ class Settings(SharedSettings):
     )
     completeness: float = Field(
         0.95, description="least share of expected bars a partition must hold", gt=0, le=1
+    )
+
+    outlier_iqrs: float = Field(
+        15.0,
+        description="distance from the quartiles, in interquartile ranges, past which the return "
+        "of a bar is listed as an outlier",
+        gt=0,
     )
 
     # training

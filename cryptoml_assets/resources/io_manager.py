@@ -10,7 +10,7 @@ import dagster as dg
 import polars as pl
 
 from cryptoml_assets.errors import LakeError
-from cryptoml_assets.resources.lake import Lake
+from cryptoml_assets.resources.lake import Lake, Stored
 
 
 class LakeIOManager(dg.ConfigurableIOManager):
@@ -18,7 +18,8 @@ class LakeIOManager(dg.ConfigurableIOManager):
 
     A partitioned output replaces all of the run's days in one commit, an unpartitioned one the
     whole table. An input is a lazy frame of exactly the days its partition mapping asks for, or
-    an eager one where the parameter is annotated ``pl.DataFrame``.
+    an eager one where the parameter is annotated ``pl.DataFrame``. An asset that writes its table
+    itself hands over what it ``Stored``, and is only reported.
     """
 
     uri: str
@@ -29,30 +30,43 @@ class LakeIOManager(dg.ConfigurableIOManager):
         return Lake(self.uri)
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
-        """Store ``obj``, a polars frame, and report its rows, days and table version.
+        """Store ``obj``, a polars frame or what is ``Stored``; report rows, days and version.
 
         Raises:
             LakeError: not a frame, rows outside the run's days, or a schema that does not fit.
         """
         table = context.asset_key.path[-1]
-        if not isinstance(obj, pl.DataFrame | pl.LazyFrame):
-            message = f"lake table {table}: a polars frame is needed, not {type(obj).__name__}"
-            raise LakeError(message)
-        frame = obj.collect() if isinstance(obj, pl.LazyFrame) else obj
+        days = _days(table, context.asset_partition_keys) if context.has_asset_partitions else None
+        stored, schema = (
+            (obj, self.lake.schema(table))
+            if isinstance(obj, Stored)
+            else self._store(table, obj, days)
+        )
         metadata: dict[str, Any] = {
-            "dagster/row_count": frame.height,
+            "dagster/row_count": stored.rows,
             "dagster/uri": self.lake.address(table),
+            "table_version": stored.version,
         }
         # The columns as written would hide those that the asset describes.
         if "dagster/column_schema" not in context.definition_metadata:
-            metadata["dagster/column_schema"] = column_schema(frame.schema)
-        if context.has_asset_partitions:
-            days = _days(table, context.asset_partition_keys)
-            metadata["table_version"] = self.lake.replace_days(table, frame, days)
+            metadata["dagster/column_schema"] = column_schema(schema)
+        if days is not None:
             metadata["days"] = f"{days[0]} .. {days[-1]}"
-        else:
-            metadata["table_version"] = self.lake.overwrite(table, frame)
         context.add_output_metadata(metadata)
+
+    def _store(
+        self, table: str, frame: Any, days: Sequence[date] | None
+    ) -> tuple[Stored, pl.Schema]:
+        if not isinstance(frame, pl.DataFrame | pl.LazyFrame):
+            message = f"lake table {table}: a polars frame is needed, not {type(frame).__name__}"
+            raise LakeError(message)
+        rows = frame.collect() if isinstance(frame, pl.LazyFrame) else frame
+        version = (
+            self.lake.overwrite(table, rows)
+            if days is None
+            else self.lake.replace_days(table, rows, days)
+        )
+        return Stored(version, rows.height), rows.schema
 
     def load_input(self, context: dg.InputContext) -> pl.LazyFrame | pl.DataFrame:
         """Rows of the upstream table: the mapped days, or all of an unpartitioned one.

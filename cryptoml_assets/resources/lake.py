@@ -6,41 +6,52 @@ oldest day first, within a day in the order written; other tables promise no ord
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
-from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from cryptoml_assets.errors import LakeError
-
-#: The column that partitions every table written by days.
-DAY_COLUMN = "date"
-#: Seconds to wait before each new try after another writer's commit won.
-_CONFLICT_DELAYS = (0.05, 0.1, 0.2, 0.4, 0.8)
-# The commit must be the next one after the version it was made from. Else, where that version holds
-# no file, another writer's rows that came in between would stay beside the new ones.
-_FIRST = CommitProperties(max_commit_retries=0)
-_PLAIN_TYPES = frozenset(
-    {
-        pl.String,
-        pl.Binary,
-        pl.Boolean,
-        pl.Date,
-        pl.Decimal,
-        pl.Float32,
-        pl.Float64,
-        pl.Int8,
-        pl.Int16,
-        pl.Int32,
-        pl.Int64,
-    }
+from cryptoml_assets.resources.delta import (
+    DAY_COLUMN,
+    NEXT_COMMIT,
+    by_days,
+    check_days,
+    check_fits,
+    check_types,
+    configuration,
+    days_changed,
+    days_held,
+    replace,
+    same_rows,
+    scan,
+    widened,
 )
-_INSTANT = pl.Datetime("us", "UTC")
+
+Result = TypeVar("Result")
+#: Seconds to wait before each new try after another writer's commit won.
+_CONFLICT_DELAYS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 0.8, 0.8, 0.8)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Rows that a table holds after a write.
+
+    Attributes:
+        version: the table's newest version.
+        rows: rows of the days that were asked for, changed or not.
+        days_changed: the days whose rows the write changed, oldest first.
+    """
+
+    version: int
+    rows: int
+    days_changed: tuple[date, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,30 +119,28 @@ class Lake:
             LakeError: no such table or version, or ``days`` of a table that has none.
         """
         opened = self._open(table, version)
-        schema = pl.Schema(opened.schema())
-        partitioned = opened.metadata().partition_columns == [DAY_COLUMN]
         if days is None:
-            files = opened.file_uris()
-        elif not partitioned:
+            return scan(opened, opened.file_uris())
+        if not by_days(opened):
             message = f"lake table {table} is not stored by days"
             raise LakeError(message)
-        else:
-            wanted = [day.isoformat() for day in days]
-            asked = [(DAY_COLUMN, "in", wanted)]
-            files = opened.file_uris(file_pruning_predicate=asked) if wanted else []
-        if not files:
-            return pl.LazyFrame(schema=schema)
-        # Not pl.scan_delta: it skips files by the log's statistics, and those are clipped to 64
-        # bits for decimals; and it lists the newest commit first, not the oldest day.
-        return pl.scan_parquet(
-            sorted(files),
-            schema=pl.Schema({name: kind for name, kind in schema.items() if name != DAY_COLUMN})
-            if partitioned
-            else schema,
-            hive_partitioning=partitioned,
-            hive_schema={DAY_COLUMN: pl.Date} if partitioned else None,
-            missing_columns="insert",
-        ).select(schema.names())
+        return scan(opened, self._files(opened, days))
+
+    def day_versions(self, table: str, days: Sequence[date]) -> dict[date, str]:
+        """For each of ``days`` a text that changes when, and only when, its rows are rewritten.
+
+        Raises:
+            LakeError: no such table.
+        """
+        actions = pl.DataFrame(self._open(table).get_add_actions(flatten=True))
+        files: dict[str, list[str]] = {day.isoformat(): [] for day in days}
+        for day, path in actions.select(f"partition.{DAY_COLUMN}", "path").iter_rows():
+            if str(day) in files:
+                files[str(day)].append(path)
+        return {
+            date.fromisoformat(day): hashlib.sha256("\n".join(sorted(paths)).encode()).hexdigest()
+            for day, paths in files.items()
+        }
 
     def replace_days(self, table: str, frame: pl.DataFrame, days: Sequence[date]) -> int:
         """Make ``frame`` the rows of ``days`` in ``table``, in one commit; return the version.
@@ -143,29 +152,54 @@ class Lake:
         Raises:
             LakeError: rows outside ``days``, or a schema the table cannot take.
         """
-        _check_types(table, frame)
-        if frame.schema.get(DAY_COLUMN) != pl.Date:
-            message = f"lake table {table}: rows need a column {DAY_COLUMN} of type Date"
-            raise LakeError(message)
-        _check_days(table, frame, days)
-        ordered = frame.sort(DAY_COLUMN, maintain_order=True)
+        return self.rewrite_days(table, days, lambda _: frame, frame.schema).version
 
-        def commit() -> None:
-            if self.exists(table):
-                self._check_fits(table, frame.schema)
-                if not days or _same_rows(self.scan(table, days).collect(), ordered):
-                    return
-            names = ", ".join(f"DATE '{day.isoformat()}'" for day in days)
-            self._write(
-                table,
-                ordered,
-                mode="overwrite",
-                schema_mode="merge",
-                predicate=f"{DAY_COLUMN} IN ({names})" if days else None,
-                partition_by=[DAY_COLUMN],
-            )
+    def rewrite_days(
+        self,
+        table: str,
+        days: Sequence[date],
+        change: Callable[[pl.DataFrame], pl.DataFrame],
+        schema: Mapping[str, Any],
+    ) -> Stored:
+        """Put ``change(rows of days)`` in the place of the rows of ``days``, in one commit.
 
-        return self._commit(table, commit)
+        The commit is made only if the table is still at the version the rows were read from; else
+        the new rows are read and changed again, so that no other writer's rows are lost. Days whose
+        rows stay the same are not written, and without a changed day nothing is committed.
+
+        Args:
+            table: created when missing; gains the columns of the new rows that it lacks.
+            days: days whose rows are handed over and replaced.
+            change: gets the rows as ``schema`` names them, an empty frame where there are none.
+            schema: columns of the rows; those the table lacks are null.
+
+        Raises:
+            LakeError: rows outside ``days``, a schema the table cannot take, or other writers that
+                came first every time.
+        """
+
+        def attempt() -> Stored:
+            opened = self._open(table) if self.exists(table) else None
+            if opened is not None and not by_days(opened):
+                message = f"lake table {table} is not stored by days"
+                raise LakeError(message)
+            before = widened(self._rows(opened, days), schema) if opened else None
+            frame = change(pl.DataFrame(schema=schema) if before is None else before)
+            check_types(table, frame)
+            check_days(table, frame, days)
+            ordered = frame.sort(DAY_COLUMN, maintain_order=True)
+            if opened is None or before is None:
+                self._create(table, ordered, daily=True)
+                return Stored(self.version(table), frame.height, days_held(ordered))
+            kinds = pl.Schema(opened.schema())
+            check_fits(table, kinds, frame.schema)
+            widens = set(frame.columns) - set(kinds)
+            changed = tuple(sorted(set(days))) if widens else days_changed(before, ordered)
+            if changed:
+                replace(opened, ordered, changed)
+            return Stored(int(opened.version()), frame.height, changed)
+
+        return self._commit(table, attempt)
 
     def overwrite(self, table: str, frame: pl.DataFrame) -> int:
         """Make ``frame`` the whole content of ``table``; return the version.
@@ -175,18 +209,23 @@ class Lake:
         Raises:
             LakeError: a type the lake cannot keep, or a table that is stored by days.
         """
-        _check_types(table, frame)
+        check_types(table, frame)
 
         def commit() -> None:
             if self.exists(table):
                 self._check_not_by_days(table)
-                if _same_rows(self.scan(table).collect(), frame):
+                if same_rows(self.scan(table).collect(), frame):
                     return
             self._write(
-                table, frame, mode="overwrite", schema_mode="overwrite", commit_properties=_FIRST
+                table,
+                frame,
+                mode="overwrite",
+                schema_mode="overwrite",
+                commit_properties=NEXT_COMMIT,
             )
 
-        return self._commit(table, commit)
+        self._commit(table, commit)
+        return self.version(table)
 
     def append(self, table: str, frame: pl.DataFrame) -> int:
         """Add the rows of ``frame`` to ``table``, created when missing; return the version.
@@ -194,15 +233,16 @@ class Lake:
         Raises:
             LakeError: a schema the table cannot take, or a table that is stored by days.
         """
-        _check_types(table, frame)
+        check_types(table, frame)
 
         def commit() -> None:
             if self.exists(table):
                 self._check_not_by_days(table)
-                self._check_fits(table, frame.schema)
+                check_fits(table, self.schema(table), frame.schema)
             self._write(table, frame, mode="append", schema_mode="merge")
 
-        return self._commit(table, commit)
+        self._commit(table, commit)
+        return self.version(table)
 
     def _open(self, table: str, version: int | None = None) -> Any:
         try:
@@ -215,87 +255,47 @@ class Lake:
             message = f"lake table {table}, version {version}: {error}"
             raise LakeError(message) from error
 
-    def _write(
-        self, table: str, frame: pl.DataFrame, partition_by: list[str] | None = None, **how: Any
-    ) -> None:
+    def _rows(self, opened: Any, days: Sequence[date]) -> pl.DataFrame:
+        return scan(opened, self._files(opened, days)).collect()
+
+    def _files(self, opened: Any, days: Sequence[date]) -> list[str]:
+        if not days:
+            return []
+        asked = [(DAY_COLUMN, "in", [day.isoformat() for day in days])]
+        files: list[str] = opened.file_uris(file_pruning_predicate=asked)
+        return files
+
+    def _write(self, table: str, frame: pl.DataFrame, **how: Any) -> None:
         if self.exists(table):
             write_deltalake(self.address(table), frame, **how)
-            return
+        else:
+            self._create(table, frame, daily=False)
+
+    def _create(self, table: str, frame: pl.DataFrame, *, daily: bool) -> None:
         write_deltalake(
             self.address(table),
             frame,
-            partition_by=partition_by,
-            configuration=_configuration(frame.schema, by_days=partition_by is not None),
-            **how | {"commit_properties": _FIRST},
+            mode="overwrite" if daily else "append",
+            partition_by=[DAY_COLUMN] if daily else None,
+            configuration=configuration(frame.schema, by_days=daily),
+            commit_properties=NEXT_COMMIT,
         )
 
-    def _commit(self, table: str, commit: Callable[[], None]) -> int:
-        """Run ``commit``, again where another writer's commit to the same rows came first."""
-        for delay in (*_CONFLICT_DELAYS, None):
+    def _commit(self, table: str, commit: Callable[[], Result]) -> Result:
+        """Run ``commit``, again where another writer's commit came first."""
+        for delay in _CONFLICT_DELAYS:
             try:
-                commit()
-            except CommitFailedError as error:
-                if delay is None:
-                    tries = len(_CONFLICT_DELAYS) + 1
-                    message = f"lake table {table}: other writers won {tries} times: {error}"
-                    raise LakeError(message) from error
+                return commit()
+            except CommitFailedError:
                 time.sleep(delay)
-            else:
-                break
-        return self.version(table)
+        try:
+            return commit()
+        except CommitFailedError as error:
+            tries = len(_CONFLICT_DELAYS) + 1
+            message = f"lake table {table}: other writers won {tries} times: {error}"
+            raise LakeError(message) from error
 
     def _check_not_by_days(self, table: str) -> None:
-        if self._open(table).metadata().partition_columns:
+        if by_days(self._open(table)):
             message = f"lake table {table} is stored by days; replace its days instead"
             raise LakeError(message)
-
-    def _check_fits(self, table: str, schema: Mapping[str, pl.DataType]) -> None:
-        stored = self.schema(table)
-        wrong = [
-            f"{name} is {kind} in the table, {schema.get(name, 'absent')} in the rows"
-            for name, kind in stored.items()
-            if schema.get(name) != kind
-        ]
-        if wrong:
-            message = f"lake table {table}: {'; '.join(wrong)}"
-            raise LakeError(message)
-
-
-def _configuration(schema: pl.Schema, *, by_days: bool) -> dict[str, str]:
-    """Table properties that readers of the log rely on."""
-    # The log's statistics of decimals are clipped to 64 bits; a reader that skips files by them
-    # would lose rows. An overwritten table may change columns, so it keeps none.
-    kept = [name for name, kind in schema.items() if not isinstance(kind, pl.Decimal)]
-    statistics = (
-        {"delta.dataSkippingStatsColumns": ",".join(kept)}
-        if by_days
-        else {"delta.dataSkippingNumIndexedCols": "0"}
-    )
-    # Every version stays readable, so that a model can be trained again on the rows it saw.
-    return {"delta.enableExpiredLogCleanup": "false", **statistics}
-
-
-def _check_types(table: str, frame: pl.DataFrame) -> None:
-    """Refuse types that come back from Delta as another type."""
-    for name, kind in frame.schema.items():
-        if kind.base_type() not in _PLAIN_TYPES and kind != _INSTANT:
-            message = (
-                f"lake table {table}: column {name} is {kind}; the lake keeps strings, booleans, "
-                f"signed integers, floats, decimals, dates and {_INSTANT} instants"
-            )
-            raise LakeError(message)
-
-
-def _check_days(table: str, frame: pl.DataFrame, days: Sequence[date]) -> None:
-    stray = frame.filter(~pl.col(DAY_COLUMN).is_in(list(days)).fill_null(value=False))
-    if stray.height:
-        found = ", ".join(str(day) for day in stray[DAY_COLUMN].unique().sort().head(5))
-        message = f"lake table {table}: {stray.height} rows outside the days to replace: {found}"
-        raise LakeError(message)
-
-
-def _same_rows(stored: pl.DataFrame, frame: pl.DataFrame) -> bool:
-    """Whether both hold the same rows, each as often, in whatever order."""
-    if stored.schema != frame.schema or stored.height != frame.height:
-        return False
-    return stored.equals(frame) or stored.sort(pl.all()).equals(frame.sort(pl.all()))
