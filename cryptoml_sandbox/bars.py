@@ -103,6 +103,15 @@ def bucket_starts(times_ms: Integers, interval: str) -> Integers:
     return (times_ms - offset) // length * length + offset
 
 
+def closings(starts_ms: Integers, interval: str) -> Integers:
+    """When bars of ``interval`` that open at these instants close."""
+    if interval == MONTH:
+        months = starts_ms.astype("datetime64[ms]").astype("datetime64[M]") + 1
+        ends: Integers = months.astype("datetime64[ms]").astype(np.int64)
+        return ends
+    return starts_ms + INTERVALS[interval]
+
+
 def bucket_start(time_ms: int, interval: str, *, following: bool = False) -> int:
     """When the bar of ``interval`` that holds ``time_ms`` opened, or when the following opens."""
     start = int(bucket_starts(np.asarray([time_ms]), interval)[0])

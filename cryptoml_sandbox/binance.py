@@ -11,7 +11,8 @@ from starlette.routing import Route
 
 from cryptoml_sandbox.bars import INTERVALS
 from cryptoml_sandbox.binance_quotes import day_statistics, order_book
-from cryptoml_sandbox.binance_wire import kline_rows, market_entry
+from cryptoml_sandbox.binance_wire import market_entry
+from cryptoml_sandbox.kline_text import kline_rows
 from cryptoml_sandbox.venue import Page, klines, offers, trade_page
 
 if TYPE_CHECKING:
@@ -21,14 +22,15 @@ if TYPE_CHECKING:
 
     from cryptoml_sandbox.clock import Clock
     from cryptoml_sandbox.faults import FaultSchedule
+    from cryptoml_sandbox.life import Listings
     from cryptoml_sandbox.market import MarketSource
+    from cryptoml_sandbox.rate_limit import RateLimit
     from cryptoml_sandbox.symbols import Symbol
 
-_DAY_MS = 86_400_000
 _KLINES_LIMIT = 1000
 _TRADES_LIMIT = 1000
 _DEPTH_LIMIT = 5000
-_MONTH_MS = 31 * _DAY_MS
+_ANSWERED, _BANNED = 200, 418
 
 
 class BadRequestError(Exception):
@@ -51,18 +53,27 @@ class Venue:
         source: where its bars come from.
         clock: the world's clock.
         faults: what goes wrong with its pages of bars.
+        listings: which symbols it shows.
+        limit: its rate limit.
         seed: seed of the order book's sizes.
     """
 
     def __init__(
-        self, source: MarketSource, clock: Clock, faults: FaultSchedule, seed: int
+        self,
+        source: MarketSource,
+        clock: Clock,
+        faults: FaultSchedule,
+        *,
+        listings: Listings,
+        limit: RateLimit,
+        seed: int,
     ) -> None:
         self._source = source
         self._clock = clock
         self._faults = faults
+        self._listings = listings
+        self._limit = limit
         self._seed = seed
-        self._symbols = {symbol.id: symbol for symbol in source.symbols}
-        self._weight = (0, 0)
 
     def routes(self) -> list[Route]:
         """The endpoints under ``/api/v3``."""
@@ -83,15 +94,18 @@ class Venue:
         self, weight: int, answer: Callable[[Request], Any], source: str
     ) -> Callable[[Request], Any]:
         async def endpoint(request: Request) -> Response:
-            used = self._use(weight)
+            status, retry_after, used = self._limit.ask(weight)
             headers = {
-                "X-MBX-USED-WEIGHT": used,
-                "X-MBX-USED-WEIGHT-1M": used,
+                "X-MBX-USED-WEIGHT": str(used),
+                "X-MBX-USED-WEIGHT-1M": str(used),
                 "X-Cryptoml-Source": source,
             }
-            status = 200
             try:
-                content = answer(request)
+                if status == _ANSWERED:
+                    content = answer(request)
+                else:
+                    headers["Retry-After"] = str(retry_after)
+                    content = self._refusal(status, retry_after)
             except BadRequestError as error:
                 status, content = 400, {"code": error.code, "msg": str(error)}
             body = content if isinstance(content, bytes) else orjson.dumps(content)
@@ -99,29 +113,25 @@ class Venue:
 
         return endpoint
 
-    def _use(self, weight: int) -> str:
-        """Weight used in the present minute of real time, this request included."""
-        minute = int(time.monotonic() // 60)
-        before = self._weight[1] if self._weight[0] == minute else 0
-        self._weight = (minute, before + weight)
-        return str(before + weight)
+    def _refusal(self, status: int, retry_after: int) -> dict[str, Any]:
+        if status == _BANNED:
+            until = time.time_ns() // 1_000_000 + retry_after * 1000
+            return {"code": -1003, "msg": f"Way too many requests; IP banned until {until}."}
+        allowed = f"{self._limit.weight} request weight per {self._limit.seconds} SECONDS"
+        return {"code": -1003, "msg": f"Too much request weight used; current limit is {allowed}."}
 
     def _exchange_info(self, request: Request) -> dict[str, Any]:
+        now_ms = self._clock.now_ms()
         wanted = request.query_params.get("symbol")
-        symbols = [self._symbol(request)] if wanted else list(self._symbols.values())
+        shown = [self._symbol(request)] if wanted else self._listings.shown(now_ms).values()
         return {
             "timezone": "UTC",
-            "serverTime": self._clock.now_ms(),
-            "rateLimits": [
-                {
-                    "rateLimitType": "REQUEST_WEIGHT",
-                    "interval": "MINUTE",
-                    "intervalNum": 1,
-                    "limit": 6000,
-                }
-            ],
+            "serverTime": now_ms,
+            "rateLimits": [self._limit.stated()],
             "exchangeFilters": [],
-            "symbols": [market_entry(symbol) for symbol in symbols],
+            "symbols": [
+                market_entry(symbol, self._listings.status(symbol, now_ms)) for symbol in shown
+            ],
         }
 
     def _klines(self, request: Request) -> bytes:
@@ -134,7 +144,7 @@ class Venue:
         now_ms = self._clock.now_ms()
         page = _page(request, 500, _KLINES_LIMIT)
         bars = klines(self._source, symbol, interval, page, now_ms)
-        bars = self._faults.disturb(bars, now_ms, INTERVALS[interval] or _MONTH_MS)
+        bars = self._faults.disturb(bars, now_ms, interval)
         return kline_rows(bars, symbol, interval)
 
     def _why_not(self, interval: str) -> str:
@@ -173,12 +183,12 @@ class Venue:
     def _ticker(self, request: Request) -> dict[str, Any] | list[dict[str, Any]]:
         if request.query_params.get("symbol"):
             return day_statistics(self._source, self._symbol(request), self._clock.now_ms())
-        asked = request.query_params.get("symbols")
-        names = asked.strip("[]").replace('"', "").split(",") if asked else list(self._symbols)
-        if any(name not in self._symbols for name in names):
+        asked, now_ms = request.query_params.get("symbols"), self._clock.now_ms()
+        shown = self._listings.shown(now_ms)
+        names = asked.strip("[]").replace('"', "").split(",") if asked else list(shown)
+        if any(name not in shown for name in names):
             raise BadRequestError(-1121, "Invalid symbol.")
-        now_ms = self._clock.now_ms()
-        return [day_statistics(self._source, self._symbols[name], now_ms) for name in names]
+        return [day_statistics(self._source, shown[name], now_ms) for name in names]
 
     def _depth(self, request: Request) -> dict[str, Any]:
         symbol, limit = self._symbol(request), _limit(request, 100, _DEPTH_LIMIT)
@@ -188,9 +198,10 @@ class Venue:
         wanted = request.query_params.get("symbol")
         if not wanted:
             raise _mandatory("symbol")
-        if wanted not in self._symbols:
+        symbol = self._listings.get(wanted, self._clock.now_ms())
+        if symbol is None:
             raise BadRequestError(-1121, "Invalid symbol.")
-        return self._symbols[wanted]
+        return symbol
 
 
 def _mandatory(name: str) -> BadRequestError:

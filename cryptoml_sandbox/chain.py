@@ -133,18 +133,22 @@ class Chain:
         self._indexed = 0
         self._salts: dict[int, int] = {}
         self._epoch = 0
+        self._held_back: tuple[int, int] | None = None
 
     def head(self, now: datetime) -> int:
         """Number of the newest block at ``now``; the genesis block is always there."""
-        return self._number_at(now)
+        number = self._number_at(now)
+        if self._held_back is not None and number <= self._held_back[0]:
+            return min(number, self._held_back[1])
+        return number
 
     def safe(self, now: datetime) -> int:
         """Number of the newest block tagged safe at ``now``."""
-        return self._number_at(now - self.parameters.safe_lag)
+        return min(self.head(now), self._number_at(now - self.parameters.safe_lag))
 
     def finalized(self, now: datetime) -> int:
         """Number of the newest finalized block at ``now``."""
-        return self._number_at(now - self.parameters.finalized_lag)
+        return min(self.head(now), self._number_at(now - self.parameters.finalized_lag))
 
     def timestamp(self, number: int) -> int:
         """Seconds since 1970 at which block ``number`` was made."""
@@ -185,16 +189,28 @@ class Chain:
         number = self._numbers.get(block_hash, -1)
         return number if 0 <= number <= head and self._headers.hash(number) == block_hash else None
 
-    def reorganise(self, depth: int, now: datetime, *, past_finality: bool = False) -> int:
+    def reorganise(
+        self, depth: int, now: datetime, *, past_finality: bool = False, shorter: int = 0
+    ) -> int:
         """Replace the newest ``depth`` blocks; returns the number of the first one replaced.
 
+        Args:
+            depth: blocks replaced.
+            now: instant at which it happens.
+            past_finality: whether finalized blocks may be among them.
+            shorter: blocks by which the new chain is shorter, until the next block is due.
+
         Raises:
-            ReorgTooDeepError: beyond the genesis, or finalized blocks where not asked for.
+            ReorgTooDeepError: beyond the genesis, finalized blocks where not asked for, or a chain
+                that would lose as many blocks as it replaces.
         """
         head = self.head(now)
         first = head - depth + 1
         if depth < 1 or first < 1:
             message = f"depth={depth}: between 1 and {head} blocks can be replaced"
+            raise ReorgTooDeepError(message)
+        if not 0 <= shorter < depth:
+            message = f"shorter={shorter}: between 0 and {depth - 1} with depth={depth}"
             raise ReorgTooDeepError(message)
         finalized = self.finalized(now)
         if first <= finalized and not past_finality:
@@ -208,6 +224,8 @@ class Chain:
             # Salts 0 and 1 are the settled and the provisional block of a set reorg depth.
             self._salts[number] = max(self._salts.get(number, 1), 1) + 1
         self._forget(first)
+        if shorter:
+            self._held_back = (self._number_at(now), head - shorter)
         return first
 
     def _settle(self, head: int) -> None:

@@ -16,9 +16,9 @@ HASH_BYTES, ADDRESS_BYTES = 32, 20
 
 _NO_UNCLES = "0x1dcc4de8dec75d7aab85b567b6ccd41ad312451b948a7413f0a142fd40d49347"
 _ERC20_TRANSFER = "0xa9059cbb"
-_NO_BLOOM = "0x" + "00" * 256
+NO_BLOOM = "0x" + "00" * 256
 # A bloom filter with every bit set rules nothing out, which is true of any logs.
-_ANY_BLOOM = "0x" + "ff" * 256
+ANY_BLOOM = "0x" + "ff" * 256
 
 
 class RpcError(Exception):
@@ -27,6 +27,15 @@ class RpcError(Exception):
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+def failure(call_id: Any, error: RpcError) -> dict[str, Any]:
+    """The response to a call that cannot be answered."""
+    return {
+        "jsonrpc": "2.0",
+        "id": call_id,
+        "error": {"code": error.code, "message": str(error)},
+    }
 
 
 def quantity(text: str) -> int:
@@ -61,7 +70,7 @@ def block_object(
     """A block as ``eth_getBlockBy…`` gives it; without a chain id, transactions are hashes only."""
     has_logs = any(t.token_receiver is not None for t in transactions)
     block = _header_fields(header)
-    block["logsBloom"] = _ANY_BLOOM if has_logs else _NO_BLOOM
+    block["logsBloom"] = ANY_BLOOM if has_logs else NO_BLOOM
     block["withdrawals"] = [_withdrawal(w) for w in withdrawals]
     if chain_id is None:
         block["transactions"] = ["0x" + t.hash.hex() for t in transactions]
@@ -81,7 +90,7 @@ def pending_object(parent: Header, timestamp: int, base_fee: int) -> dict[str, A
         "hash": None,
         "nonce": None,
         "gasUsed": "0x0",
-        "logsBloom": _NO_BLOOM,
+        "logsBloom": NO_BLOOM,
         "withdrawals": [],
         "transactions": [],
     }
@@ -162,6 +171,17 @@ def _header_fields(header: Header) -> dict[str, Any]:
     }
 
 
+def max_fee(header: Header, transaction: Transaction) -> int:
+    """The most wei a unit of gas that a transaction offers."""
+    return 2 * header.base_fee + transaction.priority_fee
+
+
+def effective_gas_price(header: Header, transaction: Transaction) -> int:
+    """Wei a transaction pays a unit of gas: base fee and tip, within what it offers (EIP-1559)."""
+    room = max_fee(header, transaction) - header.base_fee
+    return header.base_fee + min(transaction.priority_fee, room)
+
+
 def _transaction(header: Header, transaction: Transaction, chain_id: str) -> dict[str, Any]:
     """One type-2 transaction as a node gives it inside a full block."""
     receiver = transaction.token_receiver
@@ -172,8 +192,8 @@ def _transaction(header: Header, transaction: Transaction, chain_id: str) -> dic
         "blockNumber": hex(header.number),
         "from": "0x" + transaction.sender.hex(),
         "gas": hex(transaction.gas),
-        "gasPrice": hex(header.base_fee + transaction.priority_fee),
-        "maxFeePerGas": hex(2 * header.base_fee + transaction.priority_fee),
+        "gasPrice": hex(effective_gas_price(header, transaction)),
+        "maxFeePerGas": hex(max_fee(header, transaction)),
         "maxPriorityFeePerGas": hex(transaction.priority_fee),
         "hash": "0x" + transaction.hash.hex(),
         "input": call,

@@ -18,7 +18,18 @@ if TYPE_CHECKING:
     from cryptoml_sandbox.market import MarketSource
 
 #: Coin Metrics' names of what the platform reads.
-METRICS = ("AdrActCnt", "TxCnt", "HashRate", "NVTAdj", "CapMVRVCur", "PriceUSD")
+METRICS = (
+    "AdrActCnt",
+    "TxCnt",
+    "HashRate",
+    "NVTAdj",
+    "CapMVRVCur",
+    "PriceUSD",
+    "SplyCur",
+    "CapMrktCurUSD",
+    "CapRealUSD",
+    "TxTfrValAdjUSD",
+)
 
 _ONE_DAY = timedelta(days=1)
 
@@ -50,6 +61,8 @@ class Network:
     """Typical figures of one network at genesis; none where the metric makes no sense for it.
 
     Attributes:
+        supply: units in circulation.
+        issuance: units issued in a year, as a share of ``supply``.
         addresses: addresses active in a day.
         transactions: transactions in a day.
         value_ratio: network value to adjusted transfer value of a day (NVT).
@@ -57,6 +70,8 @@ class Network:
         market_to_realised: market value to realised value (MVRV).
     """
 
+    supply: float
+    issuance: float
     addresses: float | None = None
     transactions: float | None = None
     value_ratio: float | None = None
@@ -65,28 +80,34 @@ class Network:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Coin Metrics' names of the figures it has, and the price."""
-        figures = {
+        """Coin Metrics' names of what it has: its figures, what they are made of, and the price."""
+        needs = {
             "AdrActCnt": self.addresses,
             "TxCnt": self.transactions,
             "HashRate": self.hash_rate,
             "NVTAdj": self.value_ratio,
             "CapMVRVCur": self.market_to_realised,
+            "CapRealUSD": self.market_to_realised,
+            "TxTfrValAdjUSD": self.value_ratio,
         }
-        return (*(name for name, figure in figures.items() if figure is not None), "PriceUSD")
+        return tuple(name for name in METRICS if needs.get(name, self.supply) is not None)
 
 
 NETWORKS: dict[str, Network] = {
-    "btc": Network(830_000, 430_000, 62.0, 5.1e8, 1.95),
-    "eth": Network(540_000, 1_120_000, 41.0),
-    "sol": Network(870_000, 24_000_000),
-    "bnb": Network(1_050_000, 3_900_000, 88.0),
-    "xrp": Network(62_000, 1_250_000, 120.0),
+    "btc": Network(19.6e6, 0.017, 830_000, 430_000, 62.0, 5.1e8, 1.95),
+    "eth": Network(120.2e6, 0.003, 540_000, 1_120_000, 41.0),
+    "sol": Network(430e6, 0.055, 870_000, 24_000_000),
+    "bnb": Network(149e6, 0.0, 1_050_000, 3_900_000, 88.0),
+    "xrp": Network(54.3e9, 0.04, 62_000, 1_250_000, 120.0),
 }
 
 _MEMORY_DAYS = 10.0
 _REALISED_DAYS = 400.0
 _DAILY_HASH_GROWTH = 0.0008
+_YEAR_DAYS = 365.25
+_DIGITS = 12
+_COUNTED = frozenset({"AdrActCnt", "TxCnt"})
+_DERIVED = frozenset({"CapMrktCurUSD", "NVTAdj", "CapMVRVCur"})
 _WEEKEND = 5
 
 
@@ -141,22 +162,20 @@ class SimulatedMetrics:
         before = self._realised.get(asset, price / (network.market_to_realised or 1.0))
         self._realised[asset] = before + (price - before) / _REALISED_DAYS
         age = (day - self._genesis).days
-        figures = {
+        figures: dict[str, float | None] = {
             "AdrActCnt": _times(network.addresses, busy + 0.04 * noise[1]),
             "TxCnt": _times(network.transactions, 0.7 * busy + 0.05 * noise[2]),
             "HashRate": _times(network.hash_rate, _DAILY_HASH_GROWTH * age + 0.08 * noise[3]),
-            "NVTAdj": _times(network.value_ratio, -0.5 * turnover - busy + 0.2 * noise[4]),
         }
-        counted = {"AdrActCnt", "TxCnt"}
-        row = {
-            name: str(round(figure)) if name in counted else f"{figure:.12g}"
-            for name, figure in figures.items()
-            if figure is not None
+        value_ratio = _times(network.value_ratio, -0.5 * turnover - busy + 0.2 * noise[4])
+        supply = network.supply * (1 + network.issuance * age / _YEAR_DAYS)
+        realised = None if network.market_to_realised is None else self._realised[asset]
+        figures |= _valuation(price, supply, value_ratio, realised)
+        return {
+            name: _text(name, figure)
+            for name in METRICS
+            if (figure := figures.get(name)) is not None
         }
-        if network.market_to_realised is not None:
-            row["CapMVRVCur"] = f"{price / self._realised[asset]:.12g}"
-        row["PriceUSD"] = f"{price:.12g}"
-        return row
 
     def _market_day(self, asset: str, day: date) -> tuple[float, float]:
         """Closing price of ``day``, and the log of its volume over the usual one."""
@@ -176,3 +195,41 @@ class SimulatedMetrics:
 
 def _times(level: float | None, log_change: float) -> float | None:
     return None if level is None else level * float(np.exp(log_change))
+
+
+def _valuation(
+    price: float, supply: float, value_ratio: float | None, realised: float | None
+) -> dict[str, float | None]:
+    """Price, supply, and what is made of them; the ratios are exactly those of what is served.
+
+    Args:
+        price: of one unit.
+        supply: units.
+        value_ratio: about the market cap over the transfer value, where it is known.
+        realised: mean price at which a unit last moved, where it is known.
+    """
+    price, supply = _rounded(price), _rounded(supply)
+    cap = price * supply
+    moved = None if value_ratio is None else _rounded(cap / value_ratio)
+    realised_cap = None if realised is None else _rounded(realised * supply)
+    return {
+        "PriceUSD": price,
+        "SplyCur": supply,
+        "CapMrktCurUSD": cap,
+        "TxTfrValAdjUSD": moved,
+        "NVTAdj": None if moved is None else cap / moved,
+        "CapRealUSD": realised_cap,
+        "CapMVRVCur": None if realised_cap is None else cap / realised_cap,
+    }
+
+
+def _rounded(figure: float) -> float:
+    """To the twelve digits in which figures are served."""
+    return float(f"{figure:.{_DIGITS}g}")
+
+
+def _text(name: str, figure: float) -> str:
+    """A figure as the API writes it: counts whole, what is a product or a ratio in full."""
+    if name in _COUNTED:
+        return str(round(figure))
+    return repr(figure) if name in _DERIVED else f"{figure:.{_DIGITS}g}"

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from cryptoml_sandbox.symbols import listed
@@ -14,6 +14,45 @@ from cryptoml_serving.contract.settings import Duration, EnvironmentSettings, In
 
 _PREFIX = "CRYPTOML_SANDBOX_"
 Rate = Annotated[float, Field(ge=0, le=1)]
+
+
+class Listing(BaseModel):
+    """When the venue lists one symbol; no instant means always."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    since: Instant | None = Field(None, alias="from", description="first instant it is listed")
+    until: Instant | None = Field(None, description="instant from which it no longer trades")
+
+    @model_validator(mode="after")
+    def _begins_before_it_ends(self) -> Listing:
+        if self.since is not None and self.until is not None:
+            _in_order((self.since, self.until))
+        return self
+
+
+def _in_order(span: tuple[datetime, datetime]) -> tuple[datetime, datetime]:
+    if span[0] >= span[1]:
+        message = f"[{span[0].isoformat()}, {span[1].isoformat()}] ends before it begins"
+        raise ValueError(message)
+    return span
+
+
+#: From one instant until another, the second excluded.
+Span = Annotated[tuple[Instant, Instant], AfterValidator(_in_order)]
+
+
+class Reorganisation(BaseModel):
+    """One reorganisation of the chain, told to happen."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    requests: int = Field(description="request to the node before which it happens", ge=1)
+    depth: int = Field(description="newest blocks it replaces", ge=1)
+    past_finality: bool = Field(
+        default=False, description="whether it may replace finalized blocks"
+    )
+    shorter: int = Field(0, description="blocks by which the new chain is shorter at first", ge=0)
 
 
 class Faults(BaseModel):
@@ -27,15 +66,39 @@ class Faults(BaseModel):
     unavailable: Rate = Field(0.0, description="answer 503")
     stall: Rate = Field(0.0, description="wait stall_seconds before the answer starts")
     truncated: Rate = Field(0.0, description="cut the JSON body in half and close")
+    cut: Rate = Field(0.0, description="close the connection in the middle of the body")
+    stall_mid_page: Rate = Field(
+        0.0, description="give half of the body, nothing for stall_seconds, then close"
+    )
+    storm: Rate = Field(0.0, description="begin a storm: storm_requests in a row answered 429")
     missing_bars: Rate = Field(0.0, description="leave bars out of a page of klines")
     duplicate_bars: Rate = Field(0.0, description="repeat bars in a page of klines")
-    late_bars: Rate = Field(0.0, description="hold back the newest closed bar of a page")
-    revised_bars: Rate = Field(0.0, description="give a bar with figures later corrected")
+    late_bars: Rate = Field(
+        0.0, description="hold back the newest closed bar of a page while it settles"
+    )
+    revised_bars: Rate = Field(
+        0.0, description="give a bar that still settles with figures later corrected"
+    )
     descending_bars: Rate = Field(0.0, description="give a page of klines newest first")
 
     stall_seconds: float = Field(30.0, description="length of a stall", gt=0)
     retry_after_seconds: int = Field(1, description="Retry-After of 429 and 418", ge=0)
-    limit: int = Field(0, description="faults after which none happens; 0: no limit", ge=0)
+    storm_requests: int = Field(10, description="requests in a row that a storm refuses", ge=1)
+    settling_minutes: float = Field(
+        30.0, description="age past its close until which a bar may come late or be revised", ge=0
+    )
+    limit: int = Field(0, description="faults by rate after which none happens; 0: no limit", ge=0)
+
+    delisted_after: dict[str, Annotated[int, Field(ge=0)]] = Field(
+        {}, description="symbol to the requests after which the venue no longer knows it"
+    )
+    node_behind: int = Field(0, description="blocks by which the node lags its chain", ge=0)
+    reorg_after: Reorganisation | None = Field(
+        None, description="one reorganisation, at that request to the node"
+    )
+    lacks: tuple[str, ...] = Field(
+        (), description="JSON-RPC methods and fields of blocks that the node does not have"
+    )
 
 
 class SandboxSettings(EnvironmentSettings):
@@ -85,6 +148,29 @@ class SandboxSettings(EnvironmentSettings):
         ge=0,
         le=2.5,
     )
+
+    listings: dict[str, Listing] = Field(
+        {},
+        description='JSON object of when symbols are listed, e.g. {"SOL/USDT": '
+        '{"from": "2024-02-01", "until": "2024-03-01"}}',
+    )
+    outages: list[Span] = Field(
+        [],
+        description="JSON list of [from, until] in which the venue traded nothing: no bar opens",
+    )
+    quiet: dict[str, list[Span]] = Field(
+        {}, description="JSON object of symbol to [from, until] in which it alone did not trade"
+    )
+
+    # rate limit
+    rate_limit_weight: int = Field(
+        0, description="request weight the venue allows in one window; 0: no limit", ge=0
+    )
+    rate_limit_seconds: int = Field(60, description="real seconds of a window of weight", ge=1)
+    rate_limit_patience: int = Field(
+        10, description="refused requests of one window after which the venue bans", ge=0
+    )
+    rate_limit_ban_seconds: int = Field(3, description="real seconds of such a ban", ge=1)
 
     # network metrics
     metrics_lag: Duration = Field(

@@ -88,7 +88,8 @@ def klines(source: MarketSource, symbol: Symbol, interval: str, page: Page, now_
         else:
             begin, end = max(oldest, shift_bucket(after, interval, -missing)), after
             after = begin
-        parts.append(aggregate(visible_bars(source, symbol, begin, end, now_ms), interval))
+        bars = visible_bars(source, symbol, begin, end, now_ms)
+        parts.append(bars if INTERVALS[interval] == source.bar_ms else aggregate(bars, interval))
         missing -= len(parts[-1])
     return Bars.concatenate(parts if page.start_ms is not None else parts[::-1])
 

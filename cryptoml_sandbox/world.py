@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from cryptoml_sandbox.clock import Clock, from_ms, make_clock, to_ms
+from cryptoml_sandbox.life import with_life
 from cryptoml_sandbox.market import MarketSource, SimulatedMarket
 from cryptoml_sandbox.metrics import MetricsSource, SimulatedMetrics
 from cryptoml_sandbox.replay import RecordedMarket, RecordedMetrics
@@ -61,7 +62,8 @@ def make_world(settings: SandboxSettings) -> World:
 
     Raises:
         ReplayError: when the folder to replay cannot be used.
-        ValueError: for a listed symbol that is not of the form BASE/QUOTE.
+        ValueError: for a listed symbol that is not of the form BASE/QUOTE, or a symbol that is
+            said to live some way and that this world does not have.
     """
     if settings.world == "replay" and settings.replay is not None:
         return _replay(settings, settings.replay)
@@ -69,7 +71,13 @@ def make_world(settings: SandboxSettings) -> World:
     every = market if set(KNOWN) <= set(market.symbols) else _simulated_market(settings, all_=True)
     clock = make_clock(now=settings.now, start=settings.start, speed=settings.speed)
     metrics = (_simulated_metrics(settings, (every,)),)
-    return World("simulated", market, metrics, clock, ("prices", "network metrics", "blocks"))
+    return World(
+        "simulated",
+        with_life(market, settings),
+        metrics,
+        clock,
+        ("prices", "network metrics", "blocks"),
+    )
 
 
 def _replay(settings: SandboxSettings, folder: Path) -> World:
@@ -86,7 +94,7 @@ def _replay(settings: SandboxSettings, folder: Path) -> World:
         speed=settings.speed,
     )
     parts = ("blocks", "order book and trades", *_unrecorded(recorded, from_ms(market.start_ms)))
-    return World("replay", market, metrics, clock, parts)
+    return World("replay", with_life(market, settings), metrics, clock, parts)
 
 
 def _simulated_market(settings: SandboxSettings, *, all_: bool = False) -> SimulatedMarket:

@@ -5,6 +5,7 @@
     with sandbox(now="2024-03-01T00:00:00Z", seed=7) as world:
         world.url                       # http://127.0.0.1:PORT: venue, metrics, GET /world
         world.rpc_url                   # the same with /rpc: Ethereum JSON-RPC
+        world.suffer(cut=0.1)           # other faults from here on
         world.move_to(datetime(...))    # only where the clock is frozen (now=...)
         exchange = ccxt.binance(venue_client_options(world.url))
         exchange.fetch_ohlcv("BTC/USDT", "5m", since=..., limit=1000)
@@ -12,6 +13,7 @@
 
 Keyword arguments are the fields of `SandboxSettings` (names, not variables): now, seed, signal,
 genesis, symbols, block_seconds, transactions_per_block, reorg_depth, world, replay,
+rate_limit_weight, listings={"SOL/USDT": {"from": ..., "until": ...}}, outages=[[from, until]],
 faults={"rate_limited": 1.0, "limit": 2}, ... Settings from the environment are not read.
 """
 
@@ -28,7 +30,7 @@ import uvicorn
 
 from cryptoml_sandbox.app import create_app
 from cryptoml_sandbox.clock import FrozenClock
-from cryptoml_sandbox.settings import SandboxSettings
+from cryptoml_sandbox.settings import Faults, SandboxSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,6 +59,10 @@ class SandboxServer:
     @property
     def rpc_url(self) -> str:
         return f"{self.url}/rpc"
+
+    def suffer(self, **faults: Any) -> None:
+        """Other faults from here on, their limit and their requests counted anew."""
+        self.app.state.schedule.suffer(Faults.model_validate(faults))
 
     def move_to(self, at: datetime) -> None:
         clock = self.app.state.clock

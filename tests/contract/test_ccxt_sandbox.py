@@ -182,6 +182,69 @@ def test_faults_are_the_clients_own_errors(fault, error):
         assert client.fetch_time() == NOW_MS
 
 
+@pytest.mark.parametrize("fault", ["cut", "truncated"])
+def test_a_body_that_breaks_off_is_no_page(fault):
+    with sandbox(now=NOW, faults={fault: 1.0, "limit": 1}) as faulty:
+        client = ccxt.binance(venue_client_options(faulty.url))
+        query = {"symbol": "BTCUSDT", "interval": "5m", "limit": 1000}
+        with pytest.raises((ccxt.NetworkError, ccxt.ExchangeError)):
+            client.fetch_ohlcv("BTC/USDT", "5m")
+        assert len(client.public_get_klines(query)) == 1000
+
+
+@pytest.mark.parametrize("fault", ["cut", "stall_mid_page"])
+def test_half_a_page_is_the_asynchronous_clients_plain_error(fault):
+    """Of the client's errors it is the broadest, with nothing of the venue's in its message."""
+
+    async def fetch(world):
+        client = ccxt.async_support.binance(venue_client_options(world.url))
+        try:
+            with pytest.raises(ccxt.ExchangeError) as caught:
+                await client.public_get_time()
+            return await client.fetch_time(), caught.value
+        finally:
+            await client.close()
+
+    with sandbox(now=NOW, faults={fault: 1.0, "stall_seconds": 0.2, "limit": 1}) as faulty:
+        time, error = asyncio.run(fetch(faulty))
+    assert time == NOW_MS
+    assert type(error) is ccxt.ExchangeError
+    assert type(error.__cause__).__name__ == "ClientPayloadError"
+
+
+def test_the_rate_limit_is_the_clients_error_and_says_when_to_ask_again():
+    limit = {"rate_limit_weight": 3, "rate_limit_seconds": 3600, "rate_limit_patience": 1}
+    with sandbox(now=NOW, **limit) as strict:
+        client = ccxt.binance(venue_client_options(strict.url))
+        for _ in range(3):
+            client.fetch_time()
+        for status in ("429", "418"):
+            with pytest.raises(ccxt.DDoSProtection, match=f"{status} .*-1003"):
+                client.fetch_time()
+        assert int(client.last_response_headers["Retry-After"]) > 0
+
+
+def test_a_symbol_that_no_longer_trades_is_inactive_and_keeps_its_past():
+    listings = {"SOL/USDT": {"from": NOW - timedelta(days=9), "until": NOW - timedelta(days=2)}}
+    with sandbox(now=NOW, listings=listings) as world:
+        client = ccxt.binance(venue_client_options(world.url))
+        active = {name: market["active"] for name, market in client.load_markets().items()}
+        bars = client.fetch_ohlcv("SOL/USDT", "1h", since=GENESIS_MS, limit=1000)
+    assert active == {name: name != "SOL/USDT" for name in active}
+    assert len(bars) == 7 * 24 + 1
+    assert bars[-1][0] < NOW_MS - 2 * 86_400_000
+
+
+def test_a_symbol_delisted_meanwhile_is_the_clients_bad_symbol():
+    with sandbox(now=NOW, faults={"delisted_after": {"ETH/USDT": 2}}) as world:
+        client = ccxt.binance(venue_client_options(world.url))
+        assert client.fetch_ohlcv("ETH/USDT", "1h", limit=3)
+        with pytest.raises(ccxt.BadSymbol):
+            client.fetch_ohlcv("ETH/USDT", "1h", limit=3)
+        client.load_markets(reload=True)
+        assert "ETH/USDT" not in client.markets
+
+
 def test_a_stall_is_the_clients_timeout():
     with sandbox(now=NOW, faults={"stall": 1.0, "stall_seconds": 3, "limit": 1}) as faulty:
         client = ccxt.binance({**venue_client_options(faulty.url), "timeout": 200})

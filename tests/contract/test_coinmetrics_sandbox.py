@@ -14,7 +14,10 @@ from tests.sandbox_server import sandbox
 PATH = "/v4/timeseries/asset-metrics"
 NOW = datetime(2024, 2, 1, 4, 0, tzinfo=UTC)
 GENESIS = date(2024, 1, 1)
-ALL = "AdrActCnt,TxCnt,HashRate,NVTAdj,CapMVRVCur,PriceUSD"
+ALL = (
+    "AdrActCnt,TxCnt,HashRate,NVTAdj,CapMVRVCur,PriceUSD,"
+    "SplyCur,CapMrktCurUSD,CapRealUSD,TxTfrValAdjUSD"
+)
 
 
 @contextlib.contextmanager
@@ -59,7 +62,9 @@ def test_a_metric_that_makes_no_sense_for_a_network_is_absent(world):
     rows = get(world, assets="btc,eth,sol", page_size=10_000).json()["data"]
     of = {asset: [row for row in rows if row["asset"] == asset] for asset in ("btc", "eth", "sol")}
     assert all("HashRate" in row for row in of["btc"])
-    assert not any("HashRate" in row or "CapMVRVCur" in row for row in of["eth"] + of["sol"])
+    unknown = {"HashRate", "CapMVRVCur", "CapRealUSD"}
+    assert not any(unknown & set(row) for row in of["eth"] + of["sol"])
+    assert not any({"NVTAdj", "TxTfrValAdjUSD"} & set(row) for row in of["sol"])
     assert len(of["btc"]) == len(of["eth"]) == len(of["sol"]) == 31
 
 
@@ -133,6 +138,30 @@ def test_unsupported_assets_and_metrics_can_be_ignored(world):
     answer = get(world, assets="nope,eth", metrics="Nope,TxCnt", ignore_unsupported_errors="true")
     assert answer.status_code == 200
     assert set(answer.json()["data"][0]) == {"asset", "time", "TxCnt"}
+
+
+def test_ratios_are_those_of_the_figures_in_the_same_row(world):
+    for row in get(world, assets="btc,eth,bnb", page_size=10_000).json()["data"]:
+        cap = float(row["PriceUSD"]) * float(row["SplyCur"])
+        assert float(row["CapMrktCurUSD"]) == cap
+        assert float(row["NVTAdj"]) == cap / float(row["TxTfrValAdjUSD"])
+        if row["asset"] == "btc":
+            assert float(row["CapMVRVCur"]) == cap / float(row["CapRealUSD"])
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(
+    ("asset", "lacks"), [("btc", set()), ("eth", {"CapMVRVCur", "CapRealUSD"})]
+)
+def test_a_recorded_day_is_served_with_all_that_was_recorded_of_it(realdata, asset, lacks):
+    recorded = pl.read_csv(realdata / "onchain" / f"{asset}.csv", infer_schema=False)
+    (wanted,) = recorded.filter(pl.col("time") == "2021-03-01").iter_rows(named=True)
+    asked = {"assets": asset, "start_time": "2021-03-01", "end_time": "2021-03-01"}
+    with api(world="replay", replay=realdata) as (_, client):
+        (row,) = get(client, **asked, ignore_unsupported_errors="true").json()["data"]
+    names = set(ALL.split(",")) - lacks
+    assert set(row) == {"asset", "time", *names}
+    assert {name: row[name] for name in names} == {name: wanted[name] for name in names}
 
 
 @pytest.mark.realdata

@@ -75,6 +75,44 @@ def test_batches(w3, full):
         assert child.parentHash == parent.hash
 
 
+def test_receipts_of_a_block(w3):
+    block = w3.eth.get_block(HEAD, full_transactions=True)
+    receipts = w3.eth.get_block_receipts(HEAD)
+    assert [r.transactionHash for r in receipts] == [t.hash for t in block.transactions]
+    assert sum(r.gasUsed for r in receipts) == receipts[-1].cumulativeGasUsed == block.gasUsed
+    for receipt, sent in zip(receipts, block.transactions, strict=True):
+        tip = min(sent.maxPriorityFeePerGas, sent.maxFeePerGas - block.baseFeePerGas)
+        assert receipt.effectiveGasPrice == block.baseFeePerGas + tip
+        assert receipt["from"] == sent["from"]
+    logs = [log for receipt in receipts for log in receipt.logs]
+    assert logs == w3.eth.get_logs({"fromBlock": HEAD, "toBlock": HEAD})
+
+
+def test_a_node_that_lacks_receipts_and_fields(w3):
+    lacks = ["eth_getBlockReceipts", "baseFeePerGas", "withdrawals"]
+    with sandbox(now=NOW, faults={"lacks": lacks, "node_behind": 3}) as server:
+        w3.provider.endpoint_uri = server.rpc_url
+        with pytest.raises(MethodUnavailable):
+            w3.eth.get_block_receipts("latest")
+        block = w3.eth.get_block("latest")
+        assert block.number == HEAD - 3
+        assert w3.eth.syncing.highestBlock == HEAD
+    assert "baseFeePerGas" not in block
+    assert "withdrawals" not in block
+
+
+def test_a_reorganisation_comes_between_two_requests(w3):
+    faults = {"reorg_after": {"requests": 4, "depth": 64}}
+    with sandbox(now=NOW, block_seconds=12, faults=faults) as server:
+        w3.provider.endpoint_uri = server.rpc_url
+        head = w3.eth.get_block("latest")
+        parent = w3.eth.get_block(head.number - 63)
+        ancestor = w3.eth.get_block(head.number - 64)
+        assert w3.eth.get_block(head.number).hash != head.hash
+        assert w3.eth.get_block(parent.number).hash != parent.hash
+        assert w3.eth.get_block(parent.number).parentHash == ancestor.hash
+
+
 def test_logs(w3):
     logs = w3.eth.get_logs({"fromBlock": 100, "toBlock": 110})
     assert logs

@@ -26,7 +26,8 @@ def ask(path=KLINES, times=1, **faults):
 @pytest.fixture(scope="module")
 def sound():
     (answer,), counted = ask()
-    assert counted == {"requests": 1, "counts": {}}
+    assert counted["requests"] == 1
+    assert counted["counts"] == {}
     return answer.json()
 
 
@@ -67,7 +68,8 @@ def test_faults_end_at_their_limit(sound):
     answers, counted = ask(times=4, unavailable=1.0, limit=2)
     assert [answer.status_code for answer in answers] == [503, 503, 200, 200]
     assert answers[-1].json() == sound
-    assert counted == {"requests": 4, "counts": {"unavailable": 2}}
+    assert counted["requests"] == 4
+    assert counted["counts"] == {"unavailable": 2}
 
 
 def test_the_schedule_is_seeded():
@@ -115,6 +117,32 @@ def test_a_revised_bar_is_sound_but_other_than_the_final_one(sound):
     assert early[4] != final[4]
     assert float(final[3]) <= float(early[4]) <= float(final[2])
     assert float(early[5]) < float(final[5])
+
+
+def test_only_a_bar_that_still_settles_is_late_or_revised(sound):
+    old = f"{KLINES}&endTime={sound[139][0]}"
+    (answer,), counted = ask(old, late_bars=1.0, revised_bars=1.0)
+    assert counted["counts"] == {}
+    assert answer.json()[60:] == sound[:140]
+    answers, counted = ask(times=40, revised_bars=1.0, settling_minutes=2.5)
+    changed = {
+        NOW_MS - (row[0] + MINUTE_MS)
+        for answer in answers
+        for row, final in zip(answer.json(), sound, strict=True)
+        if row != final
+    }
+    assert counted["counts"] == {"revised_bars": 40}
+    assert changed == {0, MINUTE_MS, 2 * MINUTE_MS}
+
+
+def test_a_longer_bar_settles_after_its_own_close():
+    hours = "/api/v3/klines?symbol=BTCUSDT&interval=1h&limit=5"
+    (late,), _ = ask(hours, late_bars=1.0)
+    (settled,), counted = ask(hours, late_bars=1.0, revised_bars=1.0, settling_minutes=2)
+    opens = [NOW_MS - 2 * MINUTE_MS - k * 60 * MINUTE_MS for k in range(4, -1, -1)]
+    assert [row[0] for row in late.json()] == opens[:3]
+    assert [row[0] for row in settled.json()] == opens, "closed two minutes ago: settled"
+    assert counted["counts"] == {}
 
 
 def test_bars_can_come_newest_first(sound):

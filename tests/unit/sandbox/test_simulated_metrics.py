@@ -30,7 +30,8 @@ def test_each_network_has_the_metrics_that_make_sense_for_it():
     for asset in NETWORKS:
         assert tuple(metrics.row(asset, GENESIS)) == metrics.metrics[asset]
         assert set(metrics.metrics[asset]) <= set(METRICS)
-    assert "HashRate" not in metrics.metrics["eth"]
+    assert set(METRICS) - set(metrics.metrics["eth"]) == {"HashRate", "CapMVRVCur", "CapRealUSD"}
+    assert {"NVTAdj", "TxTfrValAdjUSD"}.isdisjoint(metrics.metrics["sol"])
     assert set(metrics.metrics["btc"]) == set(METRICS)
 
 
@@ -83,3 +84,31 @@ def test_the_market_value_moves_with_the_price_and_the_realised_one_hardly():
     assert value[0] == pytest.approx(1.95, rel=0.02)
     changes = [np.diff(np.log(x)) for x in (price, value)]
     assert np.corrcoef(*changes)[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("asset", list(NETWORKS))
+def test_ratios_are_exactly_those_of_what_is_served(asset):
+    _, metrics = make()
+    has = metrics.metrics[asset]
+    cap = series(metrics, asset, "CapMrktCurUSD")
+    assert (cap == series(metrics, asset, "PriceUSD") * series(metrics, asset, "SplyCur")).all()
+    for ratio, divisor in (("NVTAdj", "TxTfrValAdjUSD"), ("CapMVRVCur", "CapRealUSD")):
+        assert (ratio in has) == (divisor in has)
+        if ratio in has:
+            made = cap / series(metrics, asset, divisor)
+            assert (series(metrics, asset, ratio) == made).all()
+
+
+def test_supply_grows_as_the_network_issues():
+    _, metrics = make()
+    supply = series(metrics, "btc", "SplyCur")
+    yearly = (supply[-1] / supply[0] - 1) * 365.25 / (DAYS - 1)
+    assert yearly == pytest.approx(NETWORKS["btc"].issuance, rel=1e-6)
+    assert (np.diff(supply) > 0).all()
+
+
+def test_the_realised_cap_moves_slower_than_the_market_cap():
+    _, metrics = make()
+    market, realised = (series(metrics, "btc", name) for name in ("CapMrktCurUSD", "CapRealUSD"))
+    moves = [np.diff(np.log(x)).std() for x in (market, realised)]
+    assert moves[1] < moves[0] / 10

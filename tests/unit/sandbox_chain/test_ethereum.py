@@ -6,8 +6,11 @@ import orjson
 import pytest
 
 from cryptoml_sandbox.chain import Chain, ChainParameters
-from cryptoml_sandbox.ethereum import BATCH_LIMIT, LOG_RANGE, Node
+from cryptoml_sandbox.ethereum import BATCH_LIMIT, Node
+from cryptoml_sandbox.ethereum_view import LOG_RANGE
 from cryptoml_sandbox.ethereum_wire import TRANSFER_TOPIC
+from cryptoml_sandbox.faults import FaultSchedule
+from cryptoml_sandbox.settings import Faults
 
 GENESIS = datetime(2024, 1, 1, tzinfo=UTC)
 NOW = GENESIS + timedelta(days=30)
@@ -20,7 +23,8 @@ def node():
             ChainParameters(
                 seed=7, genesis=GENESIS, block_seconds=600, transactions_per_block=8, chain_id=5
             )
-        )
+        ),
+        FaultSchedule(Faults(), seed=7),
     )
 
 
