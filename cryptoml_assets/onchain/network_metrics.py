@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -12,8 +13,9 @@ from typing import Any
 import httpx
 import polars as pl
 
-from cryptoml_assets.errors import UnusableAnswerError
+from cryptoml_assets.errors import LakeError, UnusableAnswerError
 from cryptoml_assets.retry import call_with_retries
+from cryptoml_serving.contract.settings import World
 
 #: Coin Metrics' name of each metric column.
 METRICS: dict[str, str] = {
@@ -23,6 +25,10 @@ METRICS: dict[str, str] = {
     "nvt_ratio": "NVTAdj",
     "mvrv_ratio": "CapMVRVCur",
     "price_usd": "PriceUSD",
+    "supply": "SplyCur",
+    "market_cap_usd": "CapMrktCurUSD",
+    "realised_cap_usd": "CapRealUSD",
+    "adjusted_transfer_usd": "TxTfrValAdjUSD",
 }
 #: Columns of ``network_metrics``: type and meaning. A metric an asset lacks is null.
 _COLUMNS: dict[str, tuple[Any, str]] = {
@@ -31,9 +37,13 @@ _COLUMNS: dict[str, tuple[Any, str]] = {
     "active_addresses": (pl.Float64, "distinct addresses active on the ledger that day"),
     "transaction_count": (pl.Float64, "transactions of the day"),
     "hash_rate": (pl.Float64, "mean hash rate in TH/s; null where nothing is mined"),
-    "nvt_ratio": (pl.Float64, "network value to adjusted transfer value"),
-    "mvrv_ratio": (pl.Float64, "market value to realised value; many assets have none"),
+    "nvt_ratio": (pl.Float64, "market cap to adjusted transfer value of the day; no unit"),
+    "mvrv_ratio": (pl.Float64, "market cap to realised cap; no unit; many assets have none"),
     "price_usd": (pl.Float64, "closing price of the day in USD"),
+    "supply": (pl.Float64, "units of the asset in circulation at the end of the day"),
+    "market_cap_usd": (pl.Float64, "price times supply in USD"),
+    "realised_cap_usd": (pl.Float64, "each unit at its price when last moved, summed up in USD"),
+    "adjusted_transfer_usd": (pl.Float64, "value moved that day in USD, noise and change left out"),
     "available_at": (pl.Datetime("us", "UTC"), "day end plus publication lag"),
     "source": (pl.String, "world the row comes from: simulated, replay or live"),
     "date": (pl.Date, "the same as day; the partition"),
@@ -51,7 +61,11 @@ _log = logging.getLogger(__name__)
 
 
 class TransientStatusError(Exception):
-    """HTTP 429 or 5xx: the API may answer the same request later."""
+    """HTTP 429 or 5xx; ``retry_after`` says in how many seconds to ask again, where it is said."""
+
+    def __init__(self, message: str, retry_after: float | None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 #: What a request is repeated on: connection, timeout, HTTP 429 or 5xx, cut answers.
@@ -108,9 +122,12 @@ class MetricsApi:
             if page is None:
                 return
             yield page
-            token = page.next_token
-            if token is None:
+            if page.next_token is None:
                 return
+            if page.next_token == token:
+                message = f"GET {self.address}{_PATH}: {self.work} {asset}: page {token} repeats"
+                raise UnusableAnswerError(message)
+            token = page.next_token
 
     def _page(self, asset: str, query: Mapping[str, str]) -> Page | None:
         what = f"GET {self.address}{_PATH}: {self.work} {asset}"
@@ -132,14 +149,14 @@ class MetricsApi:
         if not rows:
             _log.warning("%s: not there: the answer has no row", what)
         token = body.get("next_page_token")
-        return Page(rows, token or None, response.headers.get(_SOURCE_HEADER, "live"))
+        return Page(rows, token or None, response.headers.get(_SOURCE_HEADER, World.LIVE.value))
 
     def _get(self, query: Mapping[str, str]) -> tuple[httpx.Response, Any]:
         response = self.client.get(f"{self.address}{_PATH}", params=query)
         status = response.status_code
         if status == _TOO_MANY_REQUESTS or status >= _SERVER_ERROR:
             message = f"HTTP {status}"
-            raise TransientStatusError(message)
+            raise TransientStatusError(message, _retry_after(response))
         if response.is_error:
             return response, response.text
         return response, response.json()
@@ -159,21 +176,26 @@ def read_metrics(
         WorldUnreachableError: the API stayed down through every retry.
         UnusableAnswerError: an answer that is not of the API's shape.
     """
-    published = frozenset(day for day in days if _available_at(day, lag) <= now)
-    if not published:
+    due = published(days, lag, now)
+    if not due:
         return pl.DataFrame(schema=SCHEMA)
     rows = [
         parse_row(row, source=page.source, lag=lag)
         for asset in sorted(set(assets))
-        for page in api.pages(asset, min(published), max(published))
+        for page in api.pages(asset, min(due), max(due))
         for row in page.rows
     ]
-    wanted = [row for row in rows if row["day"] in published and row["asset"] in assets]
+    wanted = [row for row in rows if row["day"] in due and row["asset"] in assets]
     return pl.DataFrame(wanted, schema=SCHEMA, orient="row").sort(KEY)
 
 
+def published(days: Sequence[date], lag: timedelta, now: datetime) -> frozenset[date]:
+    """Those of ``days`` whose metrics are published by ``now``: ``lag`` after their end."""
+    return frozenset(day for day in days if _available_at(day, lag) <= now)
+
+
 def parse_row(row: Mapping[str, Any], *, source: str, lag: timedelta) -> dict[str, Any]:
-    """One row of ``SCHEMA``; a metric that is absent or null stays null.
+    """One row of ``SCHEMA``; a metric that is absent, null or not finite is null.
 
     Raises:
         UnusableAnswerError: no asset, no day, or a figure that is no number.
@@ -194,6 +216,52 @@ def parse_row(row: Mapping[str, Any], *, source: str, lag: timedelta) -> dict[st
         raise UnusableAnswerError(message) from error
 
 
+def merge_metrics(stored: pl.DataFrame, answered: pl.DataFrame) -> pl.DataFrame:
+    """The stored rows brought up to date with what the API answers, by asset and day.
+
+    A figure replaces the stored one, as providers revise the last days. A null replaces none, and
+    a stored row without an answer stays: both are the API's outage sooner than a figure withdrawn.
+    Where the answer is of another source than the stored row, it replaces the row as a whole.
+
+    Args:
+        stored: rows of ``SCHEMA``.
+        answered: rows of ``SCHEMA``; of two with the same key the later counts as the newer.
+
+    Raises:
+        LakeError: live rows among simulated or replayed ones.
+    """
+    rows = pl.concat([stored.select(SCHEMA.names()), answered])
+    check_sources(rows)
+    others = [name for name in SCHEMA if name not in KEY and name not in METRICS]
+    return (
+        rows.filter(pl.col("source") == pl.col("source").last().over(KEY))
+        .group_by(KEY, maintain_order=True)
+        .agg(pl.col(list(METRICS)).drop_nulls().last(), pl.col(others).last())
+        .select(SCHEMA.names())
+        .sort(KEY)
+    )
+
+
+def check_sources(rows: pl.DataFrame) -> None:
+    """Refuse live rows among those of a made or recorded world, which may stand together.
+
+    A replay world simulates what it has no recording of, so its own rows are of both.
+
+    Raises:
+        LakeError: naming the first row of either.
+    """
+    live = pl.col("source") == World.LIVE.value
+    real, other = rows.filter(live), rows.filter(~live)
+    if real.height and other.height:
+        one, two = (frame.row(0, named=True) for frame in (real, other))
+        message = (
+            f"network_metrics: {one['source']} rows ({one['asset']} {one['day']}) and "
+            f"{two['source']} ones ({two['asset']} {two['day']}) do not go together: give each "
+            "world its own CRYPTOML_LAKE"
+        )
+        raise LakeError(message)
+
+
 def base_assets(symbols: Sequence[str]) -> tuple[str, ...]:
     """Base assets of ccxt symbols in the API's spelling: ``BTC/USDT`` gives ``btc``."""
     return tuple(dict.fromkeys(symbol.split("/")[0].lower() for symbol in symbols))
@@ -204,7 +272,14 @@ def _available_at(day: date, lag: timedelta) -> datetime:
 
 
 def _figure(value: Any) -> float | None:
-    return None if value is None or value == "" else float(value)
+    figure = None if value is None or value == "" else float(value)
+    return figure if figure is None or math.isfinite(figure) else None
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    """Seconds the API asks to wait; a date instead of seconds leaves it to our own delays."""
+    asked = response.headers.get("Retry-After", "").strip()
+    return float(asked) if asked.isdecimal() else None
 
 
 def _reason(body: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,12 +16,13 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from cryptoml_assets.errors import UnusableAnswerError, WorldUnreachableError
+from cryptoml_assets.errors import LakeError, UnusableAnswerError, WorldUnreachableError
 from cryptoml_assets.onchain.network_metrics import (
     MEANINGS,
     SCHEMA,
     MetricsApi,
     base_assets,
+    merge_metrics,
     parse_row,
     read_metrics,
 )
@@ -96,10 +98,20 @@ def test_a_row_keeps_what_is_null_null():
         "nvt_ratio": None,
         "mvrv_ratio": None,
         "price_usd": 0.0,
+        "supply": None,
+        "market_cap_usd": None,
+        "realised_cap_usd": None,
+        "adjusted_transfer_usd": None,
         "available_at": datetime(2024, 1, 2, 4, tzinfo=UTC),
         "source": "live",
         "date": date(2024, 1, 1),
     }
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "-inf", ""])
+def test_what_is_not_finite_is_no_figure(text):
+    parsed = parse_row(row("btc", "2024-01-01", NVTAdj=text), source="live", lag=LAG)
+    assert parsed["nvt_ratio"] is None
 
 
 @pytest.mark.parametrize(
@@ -171,6 +183,33 @@ def test_a_passing_fault_is_survived(fault):
     assert read(Api(all_days(), answers=[fault])).height == 5
 
 
+def test_the_api_is_asked_again_only_after_the_wait_it_asks_for():
+    api = Api(all_days(), answers=[Response(status_code=429, headers={"Retry-After": "1"})])
+    began = time.monotonic()
+    assert read(api).height == 5
+    assert time.monotonic() - began >= 1
+
+
+def test_a_wait_longer_than_a_run_can_take_is_given_up():
+    api = Api([], answers=[Response(status_code=429, headers={"Retry-After": "3600"})])
+    with pytest.raises(WorldUnreachableError, match="asked to wait 3600 s"):
+        read(api)
+    assert len(api.queries) == 1
+
+
+def test_a_wait_given_as_a_date_leaves_it_to_our_own_delays():
+    date_ = {"Retry-After": "Fri, 31 Dec 2100 23:59:59 GMT"}
+    api = Api(all_days(), answers=[Response(status_code=503, headers=date_)])
+    assert read(api).height == 5
+
+
+def test_a_page_that_names_itself_as_the_next_is_refused():
+    again = {"data": [row("btc", "2024-01-01")], "next_page_token": "7"}
+    api = Api([], answers=[JSONResponse(again), JSONResponse(again)])
+    with pytest.raises(UnusableAnswerError, match="page 7 repeats"):
+        read(api)
+
+
 def test_a_lasting_fault_names_address_partition_and_asset():
     api = Api([], answers=[Response(status_code=500)] * 2)
     with connect(api) as connected, pytest.raises(WorldUnreachableError) as failure:
@@ -193,6 +232,70 @@ def test_an_answer_of_another_shape_is_refused(answer):
         read(Api(all_days(), answers=[answer]))
 
 
+def rows_of(*rows, source="simulated"):
+    """Rows as ``(asset, day of January, figures)``."""
+    read_as = [
+        parse_row(row(asset, date(2024, 1, day), **figures), source=source, lag=LAG)
+        for asset, day, figures in rows
+    ]
+    return pl.DataFrame(read_as, schema=SCHEMA, orient="row")
+
+
+NOTHING = pl.DataFrame(schema=SCHEMA)
+STORED = rows_of(
+    ("btc", 1, {"TxCnt": "10", "PriceUSD": "100"}), ("btc", 2, {"TxCnt": "20", "PriceUSD": "200"})
+)
+
+
+def test_a_revised_figure_replaces_and_a_null_one_does_not():
+    merged = merge_metrics(STORED, rows_of(("btc", 2, {"TxCnt": "21", "HashRate": "5"})))
+    assert merged.schema == SCHEMA
+    assert merged.select("transaction_count", "price_usd", "hash_rate").rows() == [
+        (10, 100, None),
+        (21, 200, 5),
+    ]
+
+
+def test_a_row_that_is_not_answered_stays():
+    assert merge_metrics(STORED, NOTHING).equals(STORED)
+    merged = merge_metrics(STORED, rows_of(("eth", 2, {"TxCnt": "3"})))
+    assert merged.select("asset", "day").rows() == [
+        ("btc", date(2024, 1, 1)),
+        ("btc", date(2024, 1, 2)),
+        ("eth", date(2024, 1, 2)),
+    ]
+
+
+def test_merging_the_same_answer_again_changes_nothing():
+    answered = rows_of(("eth", 1, {"TxCnt": "3"}), ("btc", 2, {"TxCnt": "21"}))
+    once = merge_metrics(STORED, answered)
+    assert merge_metrics(once, answered).equals(once)
+    assert merge_metrics(NOTHING, NOTHING).equals(NOTHING)
+
+
+def test_a_row_answered_twice_is_stored_once_as_answered_last():
+    twice = rows_of(("btc", 1, {"TxCnt": "1", "PriceUSD": "7"}), ("btc", 1, {"TxCnt": "2"}))
+    merged = merge_metrics(NOTHING, twice)
+    assert merged.select("transaction_count", "price_usd").rows() == [(2, 7)]
+
+
+def test_figures_of_two_sources_are_never_of_one_row():
+    recorded = rows_of(("btc", 2, {"TxCnt": "21"}), source="replay")
+    merged = merge_metrics(STORED, recorded)
+    assert merged["source"].to_list() == ["simulated", "replay"]
+    assert merged["price_usd"].to_list() == [100, None]
+
+
+@pytest.mark.parametrize("stored_as", ["simulated", "replay"])
+@pytest.mark.parametrize("live_first", [True, False])
+def test_live_rows_and_others_do_not_go_together(stored_as, live_first):
+    made = STORED.with_columns(source=pl.lit(stored_as))
+    live = rows_of(("eth", 2, {"TxCnt": "3"}), source="live")
+    pair = (live, made) if live_first else (made, live)
+    with pytest.raises(LakeError, match=r"live rows \(eth 2024-01-02\) and .* CRYPTOML_LAKE"):
+        merge_metrics(*pair)
+
+
 def test_base_assets_are_lower_case_and_named_once():
     assert base_assets(["BTC/USDT", "ETH/USDT", "BTC/EUR"]) == ("btc", "eth")
 
@@ -207,5 +310,5 @@ def test_recorded_metrics_parse(realdata, asset):
     )
     complete = parsed.head(490)  # the newest days of the recording are still being filled in
     nulls = {name for name in SCHEMA if complete[name].null_count() == complete.height}
-    assert nulls == ({"mvrv_ratio"} if asset == "eth" else set())
+    assert nulls == ({"mvrv_ratio", "realised_cap_usd"} if asset == "eth" else set())
     assert complete["price_usd"].min() > 0
