@@ -11,10 +11,13 @@ RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
 WORLD_FLAGS = $(if $(WORLD),--world '$(WORLD)') $(if $(REPLAY),--replay '$(REPLAY)')
 
-.PHONY: help demo up test lint docs bench lock clean
+CHAOS = $(BIN)/pytest -q -n $(or $(JOBS),2) tests/chaos
+SEED ?= $(shell date +%s)
+
+.PHONY: help demo up test chaos-ingest soak lint docs bench lock clean
 
 help: ## list the recipes
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(RUN) ## the main job once, world to prediction (REPLAY=DIR or WORLD=live for other data)
 	@$(BIN)/cryptoml demo $(WORLD_FLAGS)
@@ -24,6 +27,12 @@ up: $(RUN) ## the same world stays up: Dagster UI 3000, inference API 8000, MLfl
 
 test: $(DEV) ## the whole test suite (ARGS=... is passed to pytest)
 	@scripts/test $(ARGS)
+
+chaos-ingest: $(DEV) ## the fault schedules of ingestion alone, as make test plays them (ARGS=...)
+	@$(CHAOS) $(ARGS)
+
+soak: $(DEV) ## many more fault schedules: SCHEDULES=2000 drawn from SEED (a new one each time)
+	@$(CHAOS) --schedules $(or $(SCHEDULES),2000) --seed $(SEED) $(ARGS)
 
 lint: $(DEV) ## style, types, import contracts
 	@scripts/lint

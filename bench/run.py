@@ -1,8 +1,9 @@
 """Runs one benchmark: ``python -m bench.run NAME [options of the benchmark]``.
 
-A benchmark ``NAME`` is ``bench/NAME.py``. Its peers are pinned in ``bench/requirements-NAME.in``;
-where the project's environment does not hold them in those versions, the benchmark runs in an
-environment of its own, ``bench/.venv/NAME``, that sees the peers first and the project's second.
+A benchmark ``NAME`` is ``bench/NAME.py`` or ``bench/NAME/__main__.py``. Peers that it imports are
+pinned in ``bench/requirements-NAME.in``; where the project's environment does not hold them in
+those versions, the benchmark runs in an environment of its own, ``bench/.venv/NAME``, that sees
+the peers first and the project's second. Peers that it starts are pinned in ``bench/peers``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ HERE = Path(__file__).parent
 def names() -> tuple[str, ...]:
     """The benchmarks there are."""
     helpers = {"run", "report", "__init__"}
-    return tuple(sorted(path.stem for path in HERE.glob("*.py") if path.stem not in helpers))
+    files = {path.stem for path in HERE.glob("*.py")}
+    packages = {path.parent.name for path in HERE.glob("*/__main__.py")}
+    return tuple(sorted((files | packages) - helpers))
 
 
 def pinned(name: str) -> tuple[Requirement, ...]:

@@ -8,7 +8,7 @@ import signal
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -109,6 +109,30 @@ def backfill(start: DayOption, end: DayOption, world: WorldOption = None) -> Non
     from cryptoml_assets.operations.backfill import backfill as run  # noqa: PLC0415
 
     run(_load(world, None), start.date(), end.date())
+
+
+@app.command("import")
+def import_recorded(
+    path: Annotated[Path, typer.Argument(help="file or folder: .feather, .parquet, .csv, .zip")],
+    *,
+    symbol: Annotated[str | None, typer.Option(help="BASE/QUOTE, where the file has none")] = None,
+    venue: Annotated[str | None, typer.Option(help="ccxt id; else CRYPTOML_VENUE")] = None,
+    stamp: Annotated[
+        Literal["open", "close"] | None, typer.Option(help="what the times of bars are")
+    ] = None,
+    last: Annotated[
+        Literal["keep", "drop"] | None, typer.Option(help="whether the last bar is complete")
+    ] = None,
+    zone: Annotated[str | None, typer.Option(help="of times without one, e.g. UTC")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="store nothing")] = False,
+    world: WorldOption = None,
+) -> None:
+    """Put recorded bars of PATH into raw_prices; what files do not say is asked for."""
+    from cryptoml_assets.operations.import_bars import import_bars  # noqa: PLC0415
+    from cryptoml_assets.prices.importer.notes import Answers  # noqa: PLC0415
+
+    answers = Answers(symbol=symbol, venue=venue, stamp=stamp, last=last, zone=zone)
+    import_bars(_load(world, None), path, answers, dry_run=dry_run)
 
 
 @app.command()

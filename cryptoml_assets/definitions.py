@@ -11,6 +11,8 @@ import cryptoml_assets.models.assets as models
 import cryptoml_assets.monitoring.assets as monitoring
 import cryptoml_assets.onchain.assets as onchain
 import cryptoml_assets.onchain.checks as onchain_checks
+import cryptoml_assets.onchain.metrics_assets as network
+import cryptoml_assets.onchain.metrics_checks as network_checks
 import cryptoml_assets.prices.assets as prices
 import cryptoml_assets.prices.checks as price_checks
 from cryptoml_assets import jobs
@@ -24,8 +26,12 @@ from cryptoml_assets.settings import settings
 configured = settings()
 
 defs = dg.Definitions(
-    assets=dg.load_assets_from_modules([prices, onchain, features, models, deployment, monitoring]),
-    asset_checks=dg.load_asset_checks_from_modules([price_checks, onchain_checks, feature_checks]),
+    assets=dg.load_assets_from_modules(
+        [prices, onchain, network, features, models, deployment, monitoring]
+    ),
+    asset_checks=dg.load_asset_checks_from_modules(
+        [price_checks, onchain_checks, network_checks, feature_checks]
+    ),
     jobs=[jobs.ingest, jobs.train, jobs.retrain],
     schedules=[retrain_daily],
     sensors=[keep_fresh, retrain_on_drift, notify_failed_run],

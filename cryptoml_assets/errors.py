@@ -6,7 +6,10 @@
     ├── UnknownSymbolError        a symbol the venue does not list; names close matches
     ├── WorldUnreachableError     venue, node or metrics API down after bounded retries
     ├── UnusableAnswerError       the outside world answered with something that cannot be trusted
-    │   └── WrongChainError       the node is on another chain than the settings say
+    │   ├── WrongChainError       the node is on another chain than the settings say
+    │   └── ChainMovedError       the chain was reorganised while it was read
+    ├── RecordingError            a file of bars that cannot be imported, or not without an answer
+    │   └── OtherTimeframeError   its bars are of another length than the settings say
     ├── LakeError                 a table cannot be read or written as asked
     ├── TrainingDataError         rows that cannot be learnt from: too few, constant, empty
     └── ApprovalError             no trustworthy verdict on a model, or a key that cannot sign
@@ -33,6 +36,18 @@ class UnusableAnswerError(CryptomlError):
 
 class WrongChainError(UnusableAnswerError):
     """The node is on another chain than ``CRYPTOML_CHAIN_ID``."""
+
+
+class ChainMovedError(UnusableAnswerError):
+    """The chain was reorganised while it was read; reading it again can succeed."""
+
+
+class RecordingError(CryptomlError):
+    """A file of bars is not one that can be imported, or cannot be without an answer."""
+
+
+class OtherTimeframeError(RecordingError):
+    """A file holds bars of another length than ``CRYPTOML_TIMEFRAME``."""
 
 
 class LakeError(CryptomlError):

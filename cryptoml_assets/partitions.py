@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 
 import dagster as dg
 
@@ -26,13 +26,3 @@ def check_days(context: dg.AssetCheckExecutionContext) -> tuple[date, ...] | Non
     # Not context.partition_keys: a repeated check has the run's days, but not their partitioning.
     keys = daily.get_partition_keys_in_range(context.partition_key_range)
     return tuple(date.fromisoformat(key) for key in keys)
-
-
-def day_start(day: date) -> datetime:
-    """Midnight UTC that begins ``day``."""
-    return datetime.combine(day, datetime.min.time(), UTC)
-
-
-def day_span(days: tuple[date, ...]) -> tuple[datetime, datetime]:
-    """Half-open instant range ``[first midnight, midnight after the last)`` that ``days`` cover."""
-    return day_start(days[0]), day_start(days[-1]) + timedelta(days=1)

@@ -26,7 +26,7 @@ def versioned(
     days: Sequence[date],
     *,
     metadata: Mapping[str, Any],
-    others: Mapping[date, Mapping[str, Any]] | None = None,
+    by_day: Mapping[date, Mapping[str, Any]] | None = None,
 ) -> Iterator[dg.MaterializeResult[Stored] | dg.AssetMaterialization]:
     """What a run over ``days`` tells of the table it has written, with each day's data version.
 
@@ -34,19 +34,38 @@ def versioned(
         stored: the table as the run left it.
         lake: where the table is, under the last part of ``key``.
         key: the asset.
-        days: the partitions of the run.
-        metadata: what to tell of the run.
-        others: days outside of the run whose rows it changed, with what to tell of each.
+        days: the partitions of the run, oldest first.
+        metadata: what to tell of the run; of a range run, with its newest day.
+        by_day: what to tell of a single day. Days outside of the run are those whose rows it
+            changed; each gets an event of its own.
     """
-    others = others or {}
-    versions = lake.day_versions(key.path[-1], [*days, *others])
-    alone = dg.DataVersion(versions[days[0]]) if len(days) == 1 else None
-    yield dg.MaterializeResult(value=stored, metadata=metadata, data_version=alone)
-    for day in (*(() if alone else days), *others):
+    told = {day: dict(figures) for day, figures in (by_day or {}).items()}
+    others = sorted(told.keys() - set(days))
+    if len(days) == 1:
+        version = lake.day_versions(key.path[-1], days)[days[0]]
+        yield dg.MaterializeResult(
+            value=stored,
+            metadata={**metadata, **told.get(days[0], {})},
+            data_version=dg.DataVersion(version),
+        )
+    else:
+        yield dg.MaterializeResult(value=stored, metadata=metadata)
+        told[days[-1]] = {**metadata, **told.get(days[-1], {})}
+        others = [*days, *others]
+    yield from version_events(lake, key, {day: told.get(day, {}) for day in others})
+
+
+def version_events(
+    lake: Lake, key: dg.AssetKey, told: Mapping[date, Mapping[str, Any]]
+) -> Iterator[dg.AssetMaterialization]:
+    """For each day an event with its data version, its rows, and what is ``told`` of it."""
+    table, days = key.path[-1], list(told)
+    versions, rows = lake.day_versions(table, days), lake.day_rows(table, days)
+    for day, figures in told.items():
         yield dg.AssetMaterialization(
             asset_key=key,
             partition=day.isoformat(),
             description="Content of the day, as its data version",
-            metadata=others.get(day, {}),
+            metadata={"dagster/row_count": rows[day], **figures},
             tags=dict(zip(_TAGS, (versions[day], "true"), strict=True)),
         )

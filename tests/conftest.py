@@ -16,6 +16,9 @@ for _name in [name for name in os.environ if name.startswith("CRYPTOML_")]:
     if _name != "CRYPTOML_REALDATA":
         del os.environ[_name]
 
+#: Options and closing line of the fault schedules, which every process of a run has to know.
+pytest_plugins = ["tests.chaos.plugin"]
+
 REPOSITORY = Path(__file__).parents[1]
 
 

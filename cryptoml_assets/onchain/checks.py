@@ -1,27 +1,43 @@
-"""Checks of the group onchain: a chain that links up, keys that are unique, finality that moves."""
+"""Checks of the stored blocks: a chain that links up, keys that are unique, finality that moves."""
 
 from collections.abc import Sequence
-from datetime import date, timedelta
+from datetime import date
 
 import dagster as dg
 import polars as pl
 
-from cryptoml_assets.onchain import blocks as chain
-from cryptoml_assets.onchain import network_metrics as network
-from cryptoml_assets.onchain.assets import network_metrics, onchain_blocks
+from cryptoml_assets.onchain.assets import onchain_blocks
+from cryptoml_assets.onchain.blocks import KEY
 from cryptoml_assets.onchain.quality import (
+    backward_times,
     broken_links,
+    incomplete_rows,
     midnight_gaps,
     overdue_finality,
     repeated_keys,
+    schema_problems,
 )
+from cryptoml_assets.onchain.reorg import around
+from cryptoml_assets.onchain.stored import TABLE
 from cryptoml_assets.partitions import check_days
 from cryptoml_assets.resources.io_manager import LakeIOManager
 from cryptoml_assets.settings import settings
 from cryptoml_assets.tables import markdown_table
 
 _SHOWN_ROWS = 20
-_DAY = timedelta(days=1)
+
+
+@dg.asset_check(asset=onchain_blocks, blocking=True)
+def block_schema_holds(
+    context: dg.AssetCheckExecutionContext, lake: dg.ResourceParam[LakeIOManager]
+) -> dg.AssetCheckResult:
+    """The columns are those described, and none is null that every block of every chain has."""
+    rows = lake.lake.scan(TABLE, check_days(context))
+    columns, incomplete = schema_problems(lake.lake.schema(TABLE)), incomplete_rows(rows)
+    return dg.AssetCheckResult(
+        passed=columns.is_empty() and incomplete.is_empty(),
+        metadata={"columns": _table(columns), "incomplete": _table(incomplete)},
+    )
 
 
 @dg.asset_check(asset=onchain_blocks, blocking=True)
@@ -32,9 +48,7 @@ def chain_is_continuous(
 
     Warns only where the day before a stored day was left unfinished.
     """
-    days = check_days(context)
-    around = None if days is None else (days[0] - _DAY, *days, days[-1] + _DAY)
-    rows = _rows(lake, "onchain_blocks", around)
+    rows = _rows_around(context, lake, "number", "date", "hash", "parent_hash")
     broken, unfinished = broken_links(rows), midnight_gaps(rows)
     return dg.AssetCheckResult(
         passed=broken.is_empty() and unfinished.is_empty(),
@@ -52,15 +66,25 @@ def block_keys_are_unique(
     context: dg.AssetCheckExecutionContext, lake: dg.ResourceParam[LakeIOManager]
 ) -> dg.AssetCheckResult:
     """No chain id and number twice."""
-    return _uniqueness(_rows(lake, "onchain_blocks", check_days(context)), chain.KEY)
+    rows = _rows(lake, check_days(context), *KEY)
+    repeated = repeated_keys(rows, KEY)
+    return dg.AssetCheckResult(
+        passed=repeated.is_empty(),
+        metadata={"rows": rows.height, "repeated": _table(repeated)},
+    )
 
 
-@dg.asset_check(asset=network_metrics, blocking=True)
-def metric_keys_are_unique(
+@dg.asset_check(asset=onchain_blocks, blocking=True)
+def block_times_rise(
     context: dg.AssetCheckExecutionContext, lake: dg.ResourceParam[LakeIOManager]
 ) -> dg.AssetCheckResult:
-    """No asset and day twice."""
-    return _uniqueness(_rows(lake, "network_metrics", check_days(context)), network.KEY)
+    """No block is earlier than the one before it, the days around the run included."""
+    rows = _rows_around(context, lake, "number", "hash", "timestamp")
+    backward = backward_times(rows)
+    return dg.AssetCheckResult(
+        passed=backward.is_empty(),
+        metadata={"blocks": rows.height, "backward": _table(backward)},
+    )
 
 
 @dg.asset_check(asset=onchain_blocks)
@@ -69,7 +93,7 @@ def finality_progresses(
 ) -> dg.AssetCheckResult:
     """Blocks older than twice `CRYPTOML_FINALITY_DELAY` are finalized; otherwise warns."""
     configured = settings()
-    rows = _rows(lake, "onchain_blocks", check_days(context))
+    rows = _rows(lake, check_days(context), "number", "hash", "timestamp", "finality")
     overdue = overdue_finality(rows, configured.clock(), configured.finality_delay)
     return dg.AssetCheckResult(
         passed=overdue.is_empty(),
@@ -77,21 +101,21 @@ def finality_progresses(
         metadata={
             "blocks": rows.height,
             "overdue": overdue.height,
-            "first_overdue": _table(overdue.select("number", "hash", "timestamp", "finality")),
+            "first_overdue": _table(overdue),
         },
     )
 
 
-def _rows(lake: LakeIOManager, table: str, days: Sequence[date] | None) -> pl.DataFrame:
-    return lake.lake.scan(table, days).collect()
+def _rows(lake: LakeIOManager, days: Sequence[date] | None, *columns: str) -> pl.DataFrame:
+    return lake.lake.scan(TABLE, days).select(columns).collect()
 
 
-def _uniqueness(rows: pl.DataFrame, key: Sequence[str]) -> dg.AssetCheckResult:
-    repeated = repeated_keys(rows, key)
-    return dg.AssetCheckResult(
-        passed=repeated.is_empty(),
-        metadata={"rows": rows.height, "repeated": _table(repeated)},
-    )
+def _rows_around(
+    context: dg.AssetCheckExecutionContext, lake: LakeIOManager, *columns: str
+) -> pl.DataFrame:
+    """Rows of the run's days and of the days next to them; of all days outside of a run."""
+    days = check_days(context)
+    return _rows(lake, None if days is None else around(days), *columns)
 
 
 def _table(rows: pl.DataFrame) -> dg.MarkdownMetadataValue:

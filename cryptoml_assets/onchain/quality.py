@@ -1,4 +1,4 @@
-"""What can be wrong with stored blocks and metrics, as frames of the offending rows."""
+"""What can be wrong with stored blocks, as frames of the offending rows."""
 
 from __future__ import annotations
 
@@ -6,6 +6,37 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import polars as pl
+
+from cryptoml_assets.onchain.blocks import REQUIRED, SCHEMA
+
+
+def schema_problems(schema: pl.Schema) -> pl.DataFrame:
+    """Columns that ``onchain_blocks`` lacks, has of another type, or should not have.
+
+    Columns: column, expected, found.
+    """
+    names = dict.fromkeys((*SCHEMA, *schema))
+    rows = [
+        (name, str(SCHEMA.get(name, "no such column")), str(schema.get(name, "none")))
+        for name in names
+        if SCHEMA.get(name) != schema.get(name)
+    ]
+    columns = {"column": pl.String, "expected": pl.String, "found": pl.String}
+    return pl.DataFrame(rows, schema=columns, orient="row")
+
+
+def incomplete_rows(blocks: pl.LazyFrame) -> pl.DataFrame:
+    """Blocks in which a column is null that every block of every chain has.
+
+    Columns: number, hash, date, nulls (the names of those columns).
+    """
+    columns = set(blocks.collect_schema())
+    absent = [
+        pl.when(pl.col(name).is_null()).then(pl.lit(name)) for name in REQUIRED if name in columns
+    ]
+    nulls = pl.concat_list(absent).list.drop_nulls().list.join(", ")
+    shown = [name for name in ("number", "hash", "date") if name in columns]
+    return blocks.select(*shown, nulls=nulls).filter(pl.col("nulls") != "").collect()
 
 
 def broken_links(blocks: pl.DataFrame) -> pl.DataFrame:
@@ -32,6 +63,23 @@ def midnight_gaps(blocks: pl.DataFrame) -> pl.DataFrame:
     next_day = pl.col("date") == pl.col("previous_date") + pl.duration(days=1)
     missing = pl.col("number") > pl.col("previous_number") + 1
     return _pairs(blocks).filter(next_day & missing).drop("previous_date")
+
+
+def backward_times(blocks: pl.DataFrame) -> pl.DataFrame:
+    """Blocks that carry an earlier timestamp than the stored block before them.
+
+    Columns: number, hash, timestamp, previous_number, previous_timestamp.
+    """
+    columns = ["number", "hash", "timestamp"]
+    return (
+        blocks.select(columns)
+        .sort("number")
+        .with_columns(
+            previous_number=pl.col("number").shift(1),
+            previous_timestamp=pl.col("timestamp").shift(1),
+        )
+        .filter(pl.col("timestamp") < pl.col("previous_timestamp"))
+    )
 
 
 def repeated_keys(rows: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:

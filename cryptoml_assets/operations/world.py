@@ -196,7 +196,7 @@ def _ask_venue(configured: Settings) -> str | None:
 
     async def ask() -> None:
         async with connect_venue(once) as exchange:
-            await exchange.server_time("a look whether it answers")
+            await exchange.clock("a look whether it answers")
 
     try:
         asyncio.run(ask())

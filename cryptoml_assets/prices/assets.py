@@ -1,27 +1,28 @@
 """Assets of the group prices."""
 
-import asyncio
-from collections.abc import Sequence
-from datetime import date, timedelta
+from collections.abc import Iterator, Mapping
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import polars as pl
 
 from cryptoml_assets.cadence import daily_table, top_up
-from cryptoml_assets.partitions import day_span, partition_days
+from cryptoml_assets.partitions import partition_days
 from cryptoml_assets.plots import figure_metadata
 from cryptoml_assets.prices import bars as price_bars
-from cryptoml_assets.prices.report import plot_closes, rows_by_symbol
+from cryptoml_assets.prices.ledger import CAUSES, share
+from cryptoml_assets.prices.report import plot_closes, plot_coverage
 from cryptoml_assets.resources.io_manager import LakeIOManager
-from cryptoml_assets.resources.lake import Lake
-from cryptoml_assets.resources.venue import connect_venue
+from cryptoml_assets.resources.lake import Stored
 from cryptoml_assets.settings import Settings, settings
 from cryptoml_assets.tables import described_columns, markdown_table
+from cryptoml_assets.versions import versioned
 
 if TYPE_CHECKING:
-    from cryptoml_assets.prices.fetch import Fetched
+    from cryptoml_assets.prices.tally import IngestReport, Progress
 
+_GAPS_SHOWN = 50
 _MEANINGS = {
     "venue": "ccxt id of the exchange",
     "symbol": "base and quote currency, BASE/QUOTE",
@@ -38,73 +39,103 @@ _MEANINGS = {
 }
 
 
+class Refetch(dg.Config):
+    """How a run over bars treats what it knows.
+
+    Attributes:
+        refetch: read every bar of the run's days again, settled or not.
+    """
+
+    refetch: bool = False
+
+
 @daily_table(
     top_up,
     group="prices",
     kinds={"ccxt", "polars"},
     owner="team:market-data",
-    code_version="1",
+    code_version="2",
     metadata=described_columns(price_bars.SCHEMA, _MEANINGS, price_bars.KEY),
 )
 def raw_prices(
-    context: dg.AssetExecutionContext, lake: dg.ResourceParam[LakeIOManager]
-) -> dg.MaterializeResult[pl.DataFrame]:
+    context: dg.AssetExecutionContext, config: Refetch, lake: dg.ResourceParam[LakeIOManager]
+) -> Iterator[dg.MaterializeResult[Stored] | dg.AssetMaterialization]:
     """Bars as the venue published them: one row per venue, symbol, timeframe and closed bar.
 
     A bar enters once the venue's own clock is past its close, so no row changes while it forms.
     A bar fetched again replaces the stored one of the same key; a stored bar that the venue no
     longer answers with stays.
+
+    Beside it the table `price_ledger` says of every range of bars whether it was received or is
+    missing, and why: `listed_later`, `delisted`, `venue_outage` or `nothing_traded`; what it has no
+    row for was not fetched. Only that, and bars younger than `CRYPTOML_REVISION_WINDOW` when they
+    were last read, is asked of the venue. The run's config `refetch` reads all again.
     """
+    from cryptoml_assets.prices.ingest import run_ingest  # noqa: PLC0415  (loads ccxt)
+
     configured = settings()
     days = partition_days(context)
-    fetched = asyncio.run(_fetch(configured, days))
-    stored = _stored(lake.lake, context.asset_key.path[-1], days)
-    price_bars.check_one_source(stored, configured.world)
-    bars = price_bars.merge_bars(stored, fetched.bars)
-    return dg.MaterializeResult(
-        value=bars, metadata=_metadata(configured, days, fetched, stored, bars)
+
+    def tell(progress: "Progress") -> None:
+        context.log.info(
+            "%d of %d days up to date, %d bars read, %.0f bars/s",
+            progress.days_done,
+            progress.days,
+            progress.bars,
+            progress.rate,
+        )
+
+    report = run_ingest(configured, lake.lake, days, refetch=config.refetch, progress=tell)
+    for symbol in report.gone:
+        context.log.warning("%s no longer knows %s: its bars end", report.venue, symbol)
+    yield from versioned(
+        report.stored,
+        lake.lake,
+        context.asset_key,
+        days,
+        metadata=_metadata(configured, report),
+        by_day=_by_day(report.summary),
     )
 
 
-async def _fetch(configured: Settings, days: Sequence[date]) -> "Fetched":
-    from cryptoml_assets.prices.fetch import BarRequest, fetch_bars  # noqa: PLC0415  (loads ccxt)
-
-    start, end = day_span(tuple(days))
-    request = BarRequest(
-        symbols=configured.symbols,
-        timeframe=configured.timeframe,
-        bar=configured.bar,
-        start=start,
-        end=end,
-        source=configured.world,
+def _by_day(summary: pl.DataFrame) -> Mapping[date, Mapping[str, Any]]:
+    """Figures of each day, over all symbols; completeness is that of the least complete one."""
+    figures = (
+        summary.group_by("date")
+        .agg(
+            pl.col("expected", "received").sum(),
+            (pl.col("expected") - pl.col("received")).sum().alias("missing"),
+            pl.col("share").min().alias("completeness"),
+        )
+        .sort("date")
     )
-    async with connect_venue(configured) as exchange:
-        return await fetch_bars(exchange, request)
+    return {
+        row.pop("date"): {name: value for name, value in row.items() if value is not None}
+        for row in figures.to_dicts()
+    }
 
 
-def _stored(lake: Lake, table: str, days: Sequence[date]) -> pl.DataFrame:
-    if not lake.exists(table):
-        return pl.DataFrame(schema=price_bars.SCHEMA)
-    return lake.scan(table, days).collect()
-
-
-def _metadata(
-    configured: Settings,
-    days: Sequence[date],
-    fetched: "Fetched",
-    stored: pl.DataFrame,
-    bars: pl.DataFrame,
-) -> dict[str, Any]:
-    start, end = day_span(tuple(days))
-    span: timedelta = min(end, fetched.venue_time) - start
-    by_symbol = rows_by_symbol(bars, symbols=configured.symbols, span=span, bar=configured.bar)
-    shares = by_symbol["completeness"].drop_nulls().to_list()
+def _metadata(configured: Settings, report: "IngestReport") -> dict[str, Any]:
+    counts = ("expected", "received", *CAUSES, "not_fetched")
+    by_symbol = (
+        report.summary.group_by("symbol", maintain_order=True)
+        .agg(pl.col(*counts).sum())
+        .with_columns(share().alias("completeness"))
+    )
+    least = by_symbol["completeness"].min()
+    gaps = report.gaps.head(_GAPS_SHOWN)
     return {
         "source": str(configured.world),
         "venue": configured.venue_address or configured.venue,
-        "venue_time": dg.MetadataValue.timestamp(fetched.venue_time),
-        "new_bars": bars.height - stored.height,
-        "completeness": min(shares) if shares else dg.MetadataValue.null(),
+        "venue_time": dg.MetadataValue.timestamp(report.clock.at),
+        "clock_skew_seconds": report.clock.skew.total_seconds(),
+        "requests": report.requests,
+        "new_bars": report.new,
+        "changed_bars": report.changed,
+        "run_completeness": dg.MetadataValue.null() if least is None else least,
         "symbols": dg.MetadataValue.md(markdown_table(by_symbol.columns, by_symbol.iter_rows())),
-        "closes": figure_metadata(plot_closes(bars)),
+        "gaps_total": report.gaps_total,
+        "gaps": dg.MetadataValue.md(markdown_table(gaps.columns, gaps.iter_rows())),
+        "closes": figure_metadata(plot_closes(report.closes)),
+        "coverage": figure_metadata(plot_coverage(report.summary)),
     }

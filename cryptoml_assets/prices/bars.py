@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from cryptoml_assets.errors import LakeError, UnusableAnswerError
@@ -33,6 +35,10 @@ PRICES = ("open", "high", "low", "close")
 _FIGURES = (*PRICES, "volume")
 
 Answer = Sequence[Sequence[float | None]]
+#: Bars as numbers, one a row: open time in milliseconds since 1970, prices, volume.
+Rows = npt.NDArray[np.float64]
+#: For each slot of a bar, counted from an instant that is known elsewhere, yes or no.
+Mask = npt.NDArray[np.bool_]
 Span = tuple[datetime, datetime]
 
 
@@ -46,8 +52,46 @@ def page_spans(start: datetime, end: datetime, bar: timedelta, page_bars: int) -
     return spans
 
 
+def answer_rows(answer: Answer | Rows, what: str) -> Rows:
+    """A venue's rows ``[open time in ms, open, high, low, close, volume]`` as numbers.
+
+    A figure that is absent is not a number; ``what`` names the bars in an error.
+
+    Raises:
+        UnusableAnswerError: the answer holds something else than bars, or one without a time.
+    """
+    width = 1 + len(_FIGURES)
+    try:
+        rows = np.asarray(answer, dtype=np.float64)
+        rows = rows if rows.size else rows.reshape(0, width)
+    except (TypeError, ValueError) as error:
+        message = f"{what}: the answer holds no bars: {error}"
+        raise UnusableAnswerError(message) from error
+    if rows.ndim != 2 or rows.shape[1] != width or np.isnan(rows[:, 0]).any():  # noqa: PLR2004
+        message = f"{what}: the answer holds no bars of a time and {width - 1} figures"
+        raise UnusableAnswerError(message)
+    return rows
+
+
+def once_each(rows: Rows) -> Rows:
+    """``rows`` in order of time, each time once; of two with the same time the later row."""
+    times = rows[:, 0]
+    if (times[1:] > times[:-1]).all():
+        return rows
+    backwards = rows[::-1]
+    return backwards[np.unique(backwards[:, 0], return_index=True)[1]]
+
+
+def held_slots(rows: Rows, start: datetime, slots: int, bar: timedelta) -> Mask:
+    """Which of the ``slots`` from ``start`` on the ``rows`` hold a bar of."""
+    begin = start.timestamp() * 1000
+    mask = np.zeros(slots, dtype=np.bool_)
+    mask[((rows[:, 0] - begin) // (bar / timedelta(milliseconds=1))).astype(np.int64)] = True
+    return mask
+
+
 def bars_frame(
-    answer: Answer, *, venue: str, symbol: str, timeframe: str, bar: timedelta, source: str
+    answer: Answer | Rows, *, venue: str, symbol: str, timeframe: str, bar: timedelta, source: str
 ) -> pl.DataFrame:
     """A venue's rows ``[open time in ms, open, high, low, close, volume]`` as ``raw_prices`` rows.
 
@@ -55,48 +99,27 @@ def bars_frame(
         UnusableAnswerError: naming the first bar that does not start on the timeframe's grid, or
             whose prices are not positive numbers or whose volume is not a number from 0 up.
     """
-    kinds = pl.Schema([("ms", pl.Int64), *((name, pl.Float64) for name in _FIGURES)])
-    try:
-        raw = pl.DataFrame(answer, schema=kinds, orient="row")
-    except (pl.exceptions.PolarsError, TypeError) as error:
-        message = f"{venue} {symbol} {timeframe}: the answer holds no bars: {error}"
-        raise UnusableAnswerError(message) from error
-    _check_usable(raw, f"{venue} {symbol} {timeframe}", bar)
-    open_time = pl.from_epoch("ms", time_unit="ms").cast(_INSTANT)
-    return raw.select(
+    what = f"{venue} {symbol} {timeframe}"
+    rows = answer_rows(answer, what)
+    _check_usable(rows, what, bar)
+    times = pl.from_numpy((rows[:, 0] * 1000).astype(np.int64), schema=["open_time"])
+    open_time = pl.col("open_time").cast(_INSTANT)
+    figures = (pl.Series(name, rows[:, i + 1]) for i, name in enumerate(_FIGURES))
+    return times.select(
         pl.lit(venue).alias("venue"),
         pl.lit(symbol).alias("symbol"),
         pl.lit(timeframe).alias("timeframe"),
-        open_time.alias("open_time"),
+        open_time,
         (open_time + bar).alias("close_time"),
-        *_FIGURES,
+        *figures,
         pl.lit(source).alias("source"),
         open_time.dt.date().alias("date"),
     )
 
 
-def closed_bars(bars: pl.DataFrame, venue_time: datetime) -> pl.DataFrame:
-    """The bars that have closed when the venue's clock reads ``venue_time``."""
-    return bars.filter(pl.col("close_time") <= venue_time)
-
-
 def merge_bars(*frames: pl.DataFrame) -> pl.DataFrame:
     """All bars, each once, in the order of their key; of two with the same key the later wins."""
     return pl.concat(frames).unique(KEY, keep="last", maintain_order=True).sort(KEY)
-
-
-def missing_span(bars: pl.DataFrame, start: datetime, end: datetime, bar: timedelta) -> Span | None:
-    """The shortest span of ``[start, end)`` that holds every bar absent from ``bars``, or none.
-
-    ``start`` lies on the timeframe's grid and ``bars`` are those of one symbol.
-    """
-    grid = pl.datetime_range(
-        start, end, bar, closed="left", time_unit="us", time_zone="UTC", eager=True
-    )
-    missing = grid.filter(~grid.is_in(bars["open_time"].implode()))
-    if missing.is_empty():
-        return None
-    return missing[0], missing[-1] + bar
 
 
 def check_one_source(stored: pl.DataFrame, source: str) -> None:
@@ -115,19 +138,15 @@ def check_one_source(stored: pl.DataFrame, source: str) -> None:
         raise LakeError(message)
 
 
-def _check_usable(raw: pl.DataFrame, what: str, bar: timedelta) -> None:
-    """Raise on the first row of ``raw`` that is no bar."""
-    on_grid = pl.col("ms") % (bar // timedelta(milliseconds=1)) == 0
-    usable = [
-        on_grid,
-        *((pl.col(price) > 0) & pl.col(price).is_finite() for price in PRICES),
-        (pl.col("volume") >= 0) & pl.col("volume").is_finite(),
-    ]
-    broken = raw.filter(~pl.all_horizontal(pred.fill_null(value=False) for pred in usable))
-    if broken.height:
-        first = broken.row(0, named=True)
-        opened = first.pop("ms")
-        at = pl.from_epoch(pl.Series([opened], dtype=pl.Int64), "ms")[0]
-        figures = ", ".join(f"{name} {value}" for name, value in first.items())
-        message = f"{what}: unusable bar at {at} UTC ({opened} ms): {figures}"
+def _check_usable(rows: Rows, what: str, bar: timedelta) -> None:
+    """Raise on the first of ``rows`` that is no bar."""
+    prices, volume = rows[:, 1:-1], rows[:, -1]
+    usable = rows[:, 0] % (bar // timedelta(milliseconds=1)) == 0
+    usable &= ((prices > 0) & (prices < np.inf)).all(axis=1)
+    usable &= (volume >= 0) & (volume < np.inf)
+    if not usable.all():
+        opened, *values = rows[np.argmin(usable)].tolist()
+        at = pl.from_epoch(pl.Series([int(opened)]), "ms")[0]
+        figures = ", ".join(f"{name} {value}" for name, value in zip(_FIGURES, values, strict=True))
+        message = f"{what}: unusable bar at {at} UTC ({opened:.0f} ms): {figures}"
         raise UnusableAnswerError(message)

@@ -132,15 +132,19 @@ class Lake:
         Raises:
             LakeError: no such table.
         """
-        actions = pl.DataFrame(self._open(table).get_add_actions(flatten=True))
-        files: dict[str, list[str]] = {day.isoformat(): [] for day in days}
-        for day, path in actions.select(f"partition.{DAY_COLUMN}", "path").iter_rows():
-            if str(day) in files:
-                files[str(day)].append(path)
         return {
-            date.fromisoformat(day): hashlib.sha256("\n".join(sorted(paths)).encode()).hexdigest()
-            for day, paths in files.items()
+            day: hashlib.sha256("\n".join(sorted(rows["path"])).encode()).hexdigest()
+            for day, rows in self._files_of(table, days).items()
         }
+
+    def day_rows(self, table: str, days: Sequence[date]) -> dict[date, int]:
+        """How many rows ``table`` has of each of ``days``, told by its log alone.
+
+        Raises:
+            LakeError: no such table.
+        """
+        files = self._files_of(table, days)
+        return {day: int(rows["num_records"].sum()) for day, rows in files.items()}
 
     def replace_days(self, table: str, frame: pl.DataFrame, days: Sequence[date]) -> int:
         """Make ``frame`` the rows of ``days`` in ``table``, in one commit; return the version.
@@ -258,6 +262,14 @@ class Lake:
     def _rows(self, opened: Any, days: Sequence[date]) -> pl.DataFrame:
         return scan(opened, self._files(opened, days)).collect()
 
+    def _files_of(self, table: str, days: Sequence[date]) -> dict[date, pl.DataFrame]:
+        """Path and number of rows of each file of each of ``days``."""
+        actions = pl.DataFrame(self._open(table).get_add_actions(flatten=True))
+        of_day = pl.col(f"partition.{DAY_COLUMN}").cast(pl.String).str.to_date()
+        files = actions.select(of_day.alias("day"), "path", "num_records")
+        found = files.filter(pl.col("day").is_in(list(days))).partition_by("day", as_dict=True)
+        return {day: found.get((day,), files.clear()) for day in days}
+
     def _files(self, opened: Any, days: Sequence[date]) -> list[str]:
         if not days:
             return []
@@ -272,14 +284,26 @@ class Lake:
             self._create(table, frame, daily=False)
 
     def _create(self, table: str, frame: pl.DataFrame, *, daily: bool) -> None:
-        write_deltalake(
-            self.address(table),
-            frame,
-            mode="overwrite" if daily else "append",
-            partition_by=[DAY_COLUMN] if daily else None,
-            configuration=configuration(frame.schema, by_days=daily),
-            commit_properties=NEXT_COMMIT,
-        )
+        """Make the table with its first rows.
+
+        Raises:
+            CommitFailedError: another writer made it meanwhile.
+        """
+        try:
+            write_deltalake(
+                self.address(table),
+                frame,
+                mode="error",
+                partition_by=[DAY_COLUMN] if daily else None,
+                configuration=configuration(frame.schema, by_days=daily),
+                commit_properties=NEXT_COMMIT,
+            )
+        except CommitFailedError:
+            raise
+        except DeltaError as error:
+            if not self.exists(table):
+                raise
+            raise CommitFailedError(str(error)) from error
 
     def _commit(self, table: str, commit: Callable[[], Result]) -> Result:
         """Run ``commit``, again where another writer's commit came first."""

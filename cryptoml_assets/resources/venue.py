@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 def connect_venue(configured: Settings) -> AbstractAsyncContextManager[Exchange]:
     """The venue of ``configured``, open for the length of an ``async with`` block.
 
-    Public venues are asked at the pace ccxt knows for them; elsewhere the answers set the pace.
+    Live venues are asked at the pace ccxt knows for them or the settings name, others only where
+    the settings name one; and all no sooner than their refusals ask for.
 
     Raises:
         SettingsError: on entry, when ccxt has no such exchange.
@@ -28,5 +29,7 @@ def connect_venue(configured: Settings) -> AbstractAsyncContextManager[Exchange]
         address=configured.venue_address,
         longest_wait=configured.request_timeout,
         delays=configured.retry_delays,
-        own_pace=configured.world is World.LIVE,
+        own_pace=configured.world is World.LIVE or configured.venue_rate_limit > 0,
+        rate_limit=configured.venue_rate_limit,
+        local_clock=configured.clock,
     )

@@ -1,31 +1,46 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cryptoml_assets.onchain.blocks import block_range, first_break
+from cryptoml_assets.onchain.reading import first_at, first_break
+from cryptoml_assets.onchain.search import gaps, joined, last_holding
+from tests.fake_chain import START, FakeChain, make_block
 
-DAY = datetime(2024, 3, 1, tzinfo=UTC)
+MIDNIGHT = int(START.timestamp())
 
 
 @settings(max_examples=300, deadline=None)
+@given(low=st.integers(0, 50), length=st.integers(0, 40_000), at=st.integers(-1, 40_000))
+def test_the_search_finds_the_last_number_that_holds_in_few_round_trips(low, length, at):
+    last = low + min(at, length - 1)
+    rounds = []
+
+    def holds(numbers):
+        rounds.append(list(numbers))
+        assert numbers == sorted(set(numbers))
+        assert low <= numbers[0] <= numbers[-1] < low + length
+        return [number <= last for number in numbers]
+
+    assert last_holding(low, low + length - 1, holds) == (last if length else low - 1)
+    assert len(rounds) <= 4
+
+
+@settings(max_examples=200, deadline=None)
 @given(
     genesis=st.integers(-200_000, 200_000),
-    gaps=st.lists(st.integers(1, 40_000), max_size=60),
-    days=st.integers(1, 4),
+    steps=st.lists(st.integers(1, 40_000), max_size=60),
+    day=st.integers(-2, 5),
 )
-def test_the_search_for_a_day_equals_looking_at_every_block(genesis, gaps, days):
-    start = int(DAY.timestamp())
-    end = start + days * 86_400
-    timestamps = list(accumulate(gaps, initial=start + genesis))
-    expected = [n for n, t in enumerate(timestamps) if start <= t < end]
-    first, last = block_range(
-        DAY, DAY + timedelta(days=days), len(timestamps) - 1, timestamps.__getitem__
-    )
-    assert list(range(first, last + 1)) == expected
+def test_the_search_for_a_midnight_equals_looking_at_every_block(genesis, steps, day):
+    seconds = list(accumulate(steps, initial=genesis))
+    node = FakeChain()
+    node.blocks = [make_block(n, "0x0", at) for n, at in enumerate(seconds)]
+    wanted = MIDNIGHT + day * 86_400
+    expected = next((n for n, at in enumerate(seconds) if MIDNIGHT + at >= wanted), len(seconds))
+    assert first_at(node, wanted, 0, len(seconds) - 1) == expected
 
 
 @settings(max_examples=200, deadline=None)
@@ -37,5 +52,22 @@ def test_a_break_is_found_wherever_it_is(length, data):
         at = data.draw(st.integers(1, length - 1))
         number, block_hash, _ = chain[at]
         assert first_break([*chain[:at], (number, block_hash, "?"), *chain[at + 1 :]]) == number
-        if at < length - 1:
-            assert first_break([*chain[:at], *chain[at + 1 :]]) == number + 1
+        # Of a block that is not there nothing is known.
+        assert first_break([*chain[:at], *chain[at + 1 :]]) is None
+
+
+SPAN = st.builds(
+    lambda start, length: range(start, start + length), st.integers(0, 60), st.integers(0, 20)
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(spans=st.lists(SPAN, max_size=8), wanted=SPAN)
+def test_spans_behave_like_sets_of_numbers(spans, wanted):
+    numbers = {n for span in spans for n in span}
+    held = joined(spans)
+    assert [n for span in held for n in span] == sorted(numbers)
+    assert all(a.stop < b.start for a, b in pairwise(held))
+    left = gaps(wanted, held)
+    assert [n for span in left for n in span] == sorted(set(wanted) - numbers)
+    assert all(left)

@@ -4,12 +4,18 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
+from cryptoml_assets.onchain.blocks import SCHEMA, frame_of, summarise
 from cryptoml_assets.onchain.quality import (
+    backward_times,
     broken_links,
+    incomplete_rows,
     midnight_gaps,
     overdue_finality,
     repeated_keys,
+    schema_problems,
 )
+from cryptoml_assets.onchain.tips import Tips
+from tests.fake_chain import FakeChain
 
 START = datetime(2024, 3, 1, tzinfo=UTC)
 
@@ -74,3 +80,39 @@ def test_old_blocks_that_are_not_final_are_overdue():
     assert overdue_finality(blocks, now, delay)["number"].to_list() == [1]
     later = now + timedelta(minutes=11)
     assert overdue_finality(blocks, later, delay)["number"].to_list() == [1, 3]
+
+
+def test_a_block_earlier_than_the_one_before_is_listed():
+    blocks = chain(range(9))
+    assert backward_times(blocks.reverse()).is_empty()
+    early = pl.col("timestamp") - timedelta(hours=9)
+    torn = blocks.with_columns(
+        timestamp=pl.when(pl.col("number") == 5).then(early).otherwise("timestamp")
+    )
+    (found,) = backward_times(torn).rows(named=True)
+    assert (found["number"], found["previous_number"]) == (5, 4)
+
+
+def test_columns_that_are_not_as_described_are_listed():
+    assert schema_problems(SCHEMA).is_empty()
+    other = {name: kind for name, kind in SCHEMA.items() if name != "fees_wei"}
+    other |= {"gas_used": pl.Float64, "mood": pl.String}
+    assert schema_problems(pl.Schema(other)).rows() == [
+        ("gas_used", "Int64", "Float64"),
+        ("fees_wei", "Decimal(precision=38, scale=0)", "none"),
+        ("mood", "no such column", "String"),
+    ]
+
+
+def test_rows_without_what_every_block_has_are_listed():
+    blocks = FakeChain(4).blocks
+    rows = frame_of(
+        summarise(b, chain_id=1, source="simulated", tips=Tips(3, None, None)) for b in blocks
+    )
+    assert incomplete_rows(rows.lazy()).is_empty()  # fees and blobs may be null
+    torn = rows.with_columns(
+        pl.when(pl.col("number") == 2).then(None).otherwise(pl.col(name)).alias(name)
+        for name in ("hash", "source", "base_fee_per_gas")
+    )
+    (found,) = incomplete_rows(torn.lazy()).rows(named=True)
+    assert (found["number"], found["nulls"]) == (2, "hash, source")

@@ -23,7 +23,7 @@ def cryptoml(*arguments: str, **environment: str) -> subprocess.CompletedProcess
 def test_help_lists_every_command() -> None:
     done = cryptoml("--help")
     assert done.returncode == 0
-    for command in ("demo", "up", "sandbox", "serve", "backfill", "doctor", "settings"):
+    for command in ("demo", "up", "sandbox", "serve", "backfill", "import", "doctor", "settings"):
         assert command in done.stdout
 
 
@@ -43,6 +43,8 @@ def test_help_lists_every_command() -> None:
             {"CRYPTOML_NOW": "2024-04-01T00:00:00Z"},
             "the first not after the last",
         ),
+        (("import", "bars.csv"), {}, "CRYPTOML_WORLD=simulated: its prices are made up"),
+        (("import", "bars.csv", "--world", "live"), {}, "bars.csv: no such file or folder"),
     ],
 )
 def test_bad_input_stops_at_start_in_one_message(

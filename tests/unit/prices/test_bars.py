@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from datetime import UTC, date, datetime, timedelta
 
+import numpy as np
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
@@ -13,11 +14,13 @@ from cryptoml_assets.errors import LakeError, UnusableAnswerError
 from cryptoml_assets.prices.bars import (
     SCHEMA,
     Answer,
+    Rows,
+    answer_rows,
     bars_frame,
     check_one_source,
-    closed_bars,
+    held_slots,
     merge_bars,
-    missing_span,
+    once_each,
     page_spans,
 )
 
@@ -86,13 +89,6 @@ def test_an_answer_that_holds_no_bars_is_refused(rows: Answer) -> None:
         frame(rows)
 
 
-def test_only_bars_whose_close_the_venue_has_reached_are_closed() -> None:
-    bars = frame(answer(0, 1, 2))
-    assert closed_bars(bars, START + 2 * BAR)["open_time"].to_list() == [START, START + BAR]
-    just_before = START + 2 * BAR - timedelta(microseconds=1)
-    assert closed_bars(bars, just_before)["open_time"].to_list() == [START]
-
-
 def test_merging_keeps_each_bar_once_and_the_later_answer() -> None:
     first = merge_bars(frame(answer(2, 0, 1)), frame(answer(1), "ETH/USDT"))
     revised = frame([*answer(1, close=10.1), *answer(1, close=10.2), *answer(3)])
@@ -119,25 +115,30 @@ def test_pages_cover_the_span_once() -> None:
     assert page_spans(START, START - BAR, BAR, page_bars=2) == []
 
 
-@pytest.mark.parametrize(
-    ("held", "expected"),
-    [
-        ((0, 1, 2, 3), None),
-        ((0, 1, 2), (3, 4)),
-        ((0, 3), (1, 3)),
-        ((1, 3), (0, 3)),
-        ((), (0, 4)),
-    ],
-)
-def test_the_missing_span_holds_every_absent_bar(
-    held: tuple[int, ...], expected: tuple[int, int] | None
-) -> None:
-    span = missing_span(frame(answer(*held)), START, START + 4 * BAR, BAR)
-    assert span == (expected and tuple(START + n * BAR for n in expected))
+def rows(*indices: int, close: float = 10.5) -> Rows:
+    return answer_rows(answer(*indices, close=close), "bars")
 
 
-def test_nothing_is_missing_where_nothing_can_have_closed() -> None:
-    assert missing_span(frame([]), START, START - BAR, BAR) is None
+@pytest.mark.parametrize("held", [(0, 1, 2, 3), (0, 3), (), (2, 1), (1, 1)])
+def test_slots_are_held_by_the_bars_that_open_in_them(held: tuple[int, ...]) -> None:
+    mask = held_slots(rows(*held), START, 4, BAR)
+    assert set(np.flatnonzero(mask).tolist()) == set(held)
+
+
+def test_rows_are_put_in_order_once_each_and_the_later_wins() -> None:
+    mixed = np.concatenate([rows(2, 0, 1), rows(1, close=10.1), rows(1, close=10.2)])
+    ordered = once_each(mixed)
+    assert ordered[:, 0].tolist() == [START_MS + i * BAR_MS for i in range(3)]
+    assert ordered[:, 4].tolist() == [10.5, 10.2, 10.5]
+    assert once_each(ordered) is ordered, "what is in order is not copied"
+    assert len(once_each(rows())) == 0
+
+
+def test_a_row_without_a_time_is_no_bar() -> None:
+    broken = answer(0, 1)
+    broken[1][0] = None
+    with pytest.raises(UnusableAnswerError, match="bars: the answer holds no bars of a time"):
+        answer_rows(broken, "bars")
 
 
 def test_worlds_do_not_mix() -> None:

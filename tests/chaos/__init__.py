@@ -1,0 +1,1 @@
+"""Seeded fault schedules: whatever goes wrong, a re-run leaves what an undisturbed run leaves."""
