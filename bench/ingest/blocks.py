@@ -16,7 +16,10 @@ from bench.ingest.peers import MissingPeerError, pins, ready, worker
 from bench.ingest.servers import anvil
 from bench.report import Claim, measure
 
-_TARGETS = {"web3": 10.0, "ethereum-etl": 2.0, "cryo": 1.5}
+_SLIM_CRYO = "cryo, no receipts"
+_TARGETS = {"web3": 10.0, "ethereum-etl": 2.0, "cryo": 1.5, _SLIM_CRYO: 1.5}
+#: Columns for which cryo reads receipts, as nobody else here does.
+_OF_RECEIPTS = ("gas_used", "success")
 #: Seconds a side took to bring all blocks of a node's chain into a folder.
 Side = Callable[[str, int, Path], float]
 
@@ -57,12 +60,13 @@ def block_claims(blocks: int, transactions: int, runs: int, *, signed: bool) -> 
 def _sides(transactions: int) -> dict[str, Side]:
     """Every side that can run here; ours stands in the middle of each round."""
     theirs: dict[str, Side] = {
-        "cryo": partial(_cryo, transactions),
+        "cryo": partial(_cryo, transactions, ()),
+        _SLIM_CRYO: partial(_cryo, transactions, _OF_RECEIPTS),
         "ethereum-etl": _ethereum_etl,
     }
     for name in tuple(theirs):
         try:
-            ready(name)
+            ready(_peer(name))
         except MissingPeerError as error:
             print(f"  skipped: {error}")
             del theirs[name]
@@ -91,9 +95,12 @@ def _raw(url: str, blocks: int, _: Path) -> float:
     return float(worker("raw_batches", url, blocks).said["seconds"])
 
 
-def _cryo(transactions: int, url: str, blocks: int, folder: Path) -> float:
+def _cryo(
+    transactions: int, without: tuple[str, ...], url: str, blocks: int, folder: Path
+) -> float:
+    """With the columns it delivers by itself, less those named."""
     python = ready("cryo") / "python"
-    said = worker("cryo_blocks", url, blocks, folder, python=python).said
+    said = worker("cryo_blocks", url, blocks, folder, *without, python=python).said
     for dataset, expected in (("blocks", blocks), ("transactions", blocks * transactions)):
         files = str(folder / f"*__{dataset}__*.parquet")
         found = pl.scan_parquet(files).select(pl.len()).collect().item()
@@ -111,4 +118,10 @@ def _ethereum_etl(url: str, blocks: int, folder: Path) -> float:
 def _version(name: str) -> str:
     if name == "web3":
         return f"a loop of web3=={importlib.metadata.version('web3')}"
-    return pins(name)
+    columns = " without the columns of receipts" if name == _SLIM_CRYO else ""
+    return pins(_peer(name)) + columns
+
+
+def _peer(name: str) -> str:
+    """The environment that a side needs."""
+    return name.split(",", maxsplit=1)[0]

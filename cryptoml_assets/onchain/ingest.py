@@ -247,17 +247,21 @@ class _Writer:
 
 def _whole_days(frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
     """The rows of ``frames`` in pieces of about ``_CHUNK``, cut at a midnight where one is near."""
-    rows = pl.DataFrame(schema=SCHEMA)
+    waiting: list[pl.DataFrame] = []
+    height = 0
     for frame in frames:
-        rows = pl.concat([rows, frame])
-        if rows.height < _CHUNK:
+        waiting.append(frame)
+        height += frame.height
+        if height < _CHUNK:
             continue
+        rows = pl.concat(waiting)
         whole = rows.filter(pl.col("date") < rows["date"][-1])
         piece = whole if whole.height else rows
         yield piece
-        rows = rows.slice(piece.height)
-    if rows.height:
-        yield rows
+        waiting = [rows.slice(piece.height)]
+        height -= piece.height
+    if height:
+        yield pl.concat(waiting)
 
 
 def _runs(numbers: pl.Series) -> list[range]:

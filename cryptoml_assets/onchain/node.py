@@ -196,6 +196,10 @@ def open_node(
 
     with requests.Session() as session:
         session.hooks["response"].append(note_source)
+        # Read once; requests would look through the environment again for every request.
+        known = session.merge_environment_settings(address, {}, None, None, None)
+        session.proxies, session.verify = known["proxies"], known["verify"]
+        session.trust_env = False
         provider = _PlainProvider(
             address,
             request_kwargs={"timeout": timeout.total_seconds()},

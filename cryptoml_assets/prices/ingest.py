@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 #: Bars of all symbols in one chunk, about: few enough to be held several times over, many enough
 #: that commits cost little.
-_CHUNK_BARS = 30_000
+_CHUNK_BARS = 60_000
 #: Chunks read at once, so that requests flow on while the last pages of a chunk come in.
 _CHUNKS_AHEAD = 2
 _DAY = timedelta(days=1)

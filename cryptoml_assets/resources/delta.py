@@ -59,15 +59,18 @@ def by_days(opened: Any) -> bool:
     return columns == [DAY_COLUMN]
 
 
-def replace(opened: Any, rows: pl.DataFrame, days: Sequence[date]) -> None:
-    """Put those of ``rows`` that belong to ``days`` in the place of the stored rows of ``days``."""
+def replace(opened: Any, rows: pl.DataFrame, days: Sequence[date], *, stored: bool) -> None:
+    """Put those of ``rows`` that belong to ``days`` in the place of the stored rows of ``days``.
+
+    ``stored`` says whether there are any; nothing has to be looked for where there are none.
+    """
     names = ", ".join(f"DATE '{day.isoformat()}'" for day in days)
     write_deltalake(
         opened,
         rows.filter(pl.col(DAY_COLUMN).is_in(list(days))),
-        mode="overwrite",
+        mode="overwrite" if stored else "append",
         schema_mode="merge",
-        predicate=f"{DAY_COLUMN} IN ({names})",
+        predicate=f"{DAY_COLUMN} IN ({names})" if stored else None,
         commit_properties=NEXT_COMMIT,
     )
 
@@ -124,7 +127,12 @@ def configuration(schema: pl.Schema, *, by_days: bool) -> dict[str, str]:
         else {"delta.dataSkippingNumIndexedCols": "0"}
     )
     # Every version stays readable, so that a model can be trained again on the rows it saw.
-    return {"delta.enableExpiredLogCleanup": "false", **statistics}
+    # Opening a table replays the commits since its newest checkpoint.
+    return {
+        "delta.enableExpiredLogCleanup": "false",
+        "delta.checkpointInterval": "10",
+        **statistics,
+    }
 
 
 def check_types(table: str, frame: pl.DataFrame) -> None:

@@ -200,7 +200,7 @@ class Lake:
             widens = set(frame.columns) - set(kinds)
             changed = tuple(sorted(set(days))) if widens else days_changed(before, ordered)
             if changed:
-                replace(opened, ordered, changed)
+                replace(opened, ordered, changed, stored=not before.is_empty())
             return Stored(int(opened.version()), frame.height, changed)
 
         return self._commit(table, attempt)
