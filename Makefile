@@ -47,7 +47,7 @@ lock: $(DEV) ## recompile requirements/ from pyproject.toml
 	@scripts/lock
 
 clean: ## remove what demo, up and test wrote, the environment included
-	rm -rf .cryptoml $(VENV) .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache site
+	rm -rf .cryptoml .tools $(VENV) .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache site
 
 $(VENV)/bin/python:
 	@scripts/make-venv $(PYTHON) $(VENV)

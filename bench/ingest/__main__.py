@@ -20,7 +20,7 @@ def main() -> None:
     options = argparse.ArgumentParser(prog="bench.ingest", description=__doc__)
     options.add_argument("--rows", nargs="+", choices=_ROWS, default=_ROWS)
     options.add_argument("--runs", type=int, default=5)
-    options.add_argument("--days", type=int, default=120, help="days of 1-minute bars")
+    options.add_argument("--days", type=int, default=50, help="days of 1-minute bars")
     options.add_argument("--months", type=int, default=12, help="the longer span of memory")
     options.add_argument("--seconds", type=int, default=24, help="length of the run at a limit")
     options.add_argument("--blocks", type=int, default=2300)

@@ -49,13 +49,15 @@ class Change:
     Attributes:
         new: bars that were not stored before.
         changed: bars that replaced one of other figures.
-        days_changed: days whose bars it changed.
+        days: the days it was about: those of new bars and of new ledger rows.
+        days_changed: those of them whose bars it changed.
         bars: all bars of the days as they are now.
         ledger: all ledger rows of the days as they are now.
     """
 
     new: int
     changed: int
+    days: tuple[date, ...]
     days_changed: tuple[date, ...]
     bars: pl.DataFrame
     ledger: pl.DataFrame
@@ -158,6 +160,7 @@ def store_bars(lake: Lake, bars: pl.DataFrame, ledger: pl.DataFrame) -> Change:
     return Change(
         new=after.height - before.height,
         changed=_changed(before, bars),
+        days=tuple(days),
         days_changed=written.days_changed,
         bars=after,
         ledger=held["ledger"],
@@ -286,7 +289,10 @@ class _Run:
             return
         settled_until = self.history.venue_time - self.history.request.revision_window
         bars, change = self.shelf.store(harvest, settled_until)
-        self.tally.count_known(plan.days, change.bars.lazy(), change.ledger)
+        others = [day for day in plan.days if day not in change.days]
+        unchanged = plan.ledger.filter(pl.col("date").is_in(others))
+        self.tally.count_known(change.days, change.bars.lazy(), change.ledger)
+        self.tally.count_known(others, self.shelf.bars(others), unchanged)
         self.tally.count_change(bars, change.new, change.changed, change.days_changed)
 
 

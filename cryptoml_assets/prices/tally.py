@@ -141,7 +141,7 @@ class Tally:
             new=self._new,
             changed=self._changed,
             stored=Stored(lake.version(BARS_TABLE), rows, tuple(self._days_changed)),
-            summary=pl.concat(self._summaries),
+            summary=pl.concat(self._summaries).sort("date", "symbol"),
             gaps=self._gaps,
             gaps_total=self._gaps.height + self._gaps_left_out,
             closes=pl.concat(self._closes).sort("symbol", "open_time"),

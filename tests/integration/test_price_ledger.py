@@ -106,6 +106,8 @@ def test_what_is_settled_is_never_asked_for_again(lake: Lake) -> None:
     assert first.requests == IDLE + 2 * 2
     assert again.requests == IDLE + 2, "one page a symbol: the bars of the last hour"
     assert (again.new, again.changed, again.received) == (0, 0, 2 * 12)
+    assert_frame_equal(again.summary, first.summary)
+    assert_frame_equal(again.closes, first.closes)
     unsettled = ledger(lake).filter(~pl.col("settled"))
     assert set(unsettled.select("start", "end").rows()) == {
         (at(4, 23, 5), at(5)),
