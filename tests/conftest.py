@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,10 @@ for _name in [name for name in os.environ if name.startswith("CRYPTOML_")]:
 
 #: Options and closing line of the fault schedules, which every process of a run has to know.
 pytest_plugins = ["tests.chaos.plugin"]
+
+# A shell ignores SIGINT in what it starts in the background, and Dagster hands SIGTERM, which tests
+# stop processes with, what SIGINT has.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).parents[1]
 

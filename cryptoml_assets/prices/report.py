@@ -113,7 +113,7 @@ def _mark_reasons(axes: Any, cells: pl.DataFrame) -> None:
 
 
 def _name_axes(axes: Any, symbols: Sequence[str], days: Sequence[object]) -> None:
-    step = -(-len(days) // 5)
+    step = max(-(-len(days) // 5), 1)
     shown = range(0, len(days), step)
     axes.set_xticks(list(shown), [str(days[column]) for column in shown], fontsize="small")
     axes.set_yticks(range(len(symbols)), symbols, fontsize="small")
