@@ -47,20 +47,6 @@ LEDGER_SCHEMA = pl.Schema(
 )
 #: What identifies a row.
 LEDGER_KEY = ("venue", "symbol", "timeframe", "start")
-LEDGER_MEANINGS = {
-    "venue": "ccxt id of the exchange",
-    "symbol": "base and quote currency, BASE/QUOTE",
-    "timeframe": "length of a slot, as ccxt spells it",
-    "start": "open time of the first slot (UTC)",
-    "end": "close time of the last slot, exclusive (UTC)",
-    "status": "received or missing; what has no row was not fetched",
-    "cause": "why missing: listed_later, delisted, venue_outage, nothing_traded; else null",
-    "bars": "slots in the range",
-    "settled": "read once the venue's clock was the revision window past its close: final",
-    "origin": "venue, or the imported file and its hash",
-    "source": "world the slots belong to: simulated, replay or live",
-    "date": "UTC day of start; the partition",
-}
 
 _SAID = ("status", "cause", "settled", "origin", "source")
 _GRID = ("venue", "timeframe")
@@ -105,7 +91,6 @@ def missing(
     cause: str,
     settled_until: datetime,
     source: str,
-    origin: str = FROM_VENUE,
 ) -> pl.DataFrame:
     """Ledger rows of the slots of ``spans``, asked for and not received because of ``cause``.
 
@@ -129,7 +114,7 @@ def missing(
             .cast(pl.Int32)
             .alias("bars"),
             (pl.col("end") <= settled_until).alias("settled"),
-            pl.lit(origin).alias("origin"),
+            pl.lit(FROM_VENUE).alias("origin"),
             pl.lit(source).alias("source"),
             pl.col("start").dt.date().alias("date"),
         )
@@ -154,18 +139,6 @@ def merge_ledger(stored: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
     kept = kept.with_columns(pl.col("settled") | pl.col("again")).drop("again")
     pieces = pl.concat([before, after, kept]).unique(LEDGER_KEY, keep="last")
     return pl.concat([untouched, _ranges(_without_false_outages(pieces))]).sort(LEDGER_KEY)
-
-
-def wanted_spans(
-    ledger: pl.DataFrame, symbol: str, start: datetime, end: datetime, bar: timedelta
-) -> list[Span]:
-    """Longest spans of ``[start, end)`` whose slots are unrecorded or unsettled, oldest first.
-
-    ``start`` lies on the grid of ``bar``; ``ledger`` holds rows of one venue and timeframe.
-    """
-    settled = ledger.filter(pl.col("settled") & (pl.col("symbol") == symbol))
-    slots = max(-((start - end) // bar), 0)
-    return mask_spans(~covered(settled, start, slots, bar), start, bar)
 
 
 def covered(ledger: pl.DataFrame, start: datetime, slots: int, bar: timedelta) -> Mask:

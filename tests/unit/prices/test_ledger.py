@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from cryptoml_assets.prices.bars import bars_frame
+from cryptoml_assets.prices.chunk import plan_chunk
+from cryptoml_assets.prices.fetch import BarRequest
 from cryptoml_assets.prices.ledger import (
     CAUSES,
     DELISTED,
@@ -21,13 +23,11 @@ from cryptoml_assets.prices.ledger import (
     NOTHING_TRADED,
     RECEIVED,
     VENUE_OUTAGE,
-    covered,
     day_summary,
     gap_ranges,
     merge_ledger,
     missing,
     received,
-    wanted_spans,
 )
 
 BAR = timedelta(hours=1)
@@ -213,24 +213,23 @@ def test_disjoint_knowledge_merges_in_any_order_and_any_pieces(
     assert_frame_equal(whole, ledger(known))
 
 
-@given(facts, st.integers(0, SLOTS), st.integers(0, SLOTS))
+@given(facts, st.integers(0, SLOTS), st.booleans())
 @settings(max_examples=40, deadline=None)
-def test_what_is_wanted_and_what_is_settled_are_all_slots(known: Facts, one: int, two: int) -> None:
-    first, last = min(one, two), max(one, two)
-    rows = ledger(known)
+def test_a_plan_wants_every_closed_slot_that_is_not_settled(
+    known: Facts, closed: int, refetch: bool
+) -> None:
+    request = BarRequest(
+        SYMBOLS, "1h", BAR, START, START + timedelta(days=3), "simulated", refetch=refetch
+    )
+    plan = plan_chunk(request, request.days, at(closed), ledger(known))
     for symbol in SYMBOLS:
-        settled = covered(
-            rows.filter(pl.col("settled"), symbol=symbol), at(first), last - first, BAR
-        )
-        wanted = {
+        settled = {
             slot
-            for start, end in wanted_spans(rows, symbol, at(first), at(last), BAR)
-            for slot in range((start - START) // BAR, (end - START) // BAR)
+            for slot in range(closed)
+            if known.get((symbol, slot), ("", False))[1] and not refetch
         }
-        said = {slot for slot in range(first, last) if known.get((symbol, slot), ("", False))[1]}
-        assert wanted | said == set(range(first, last))
-        assert not wanted & said
-        assert settled.sum() == len(said)
+        wanted = {slot for slot in range(plan.slots) if plan.wanted[symbol][slot]}
+        assert wanted == set(range(closed)) - settled
 
 
 @given(facts, st.integers(0, SLOTS))
