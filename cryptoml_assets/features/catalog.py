@@ -1,37 +1,54 @@
 """Every feature, once.
 
-The polars computation, the Feast views, the columns the UI shows, the inputs of a model and the
-page in the docs all come from :data:`FEATURES`.
+The computation, the Feast views, the columns the UI shows, the inputs of a model and the page in
+the docs all come from :data:`FEATURES`.
 
-A price feature is an expression over one symbol's bars on a regular grid of ``timeframe`` steps,
-a bar that did not happen being a row of nulls. A window is therefore a span of time, and a value is
-null unless every bar of its window is there. Expressions see ``open_time``, ``close_time``,
-``open``, ``high``, ``low``, ``close`` and ``volume``, oldest bar first. They are made of ``shift``,
-of what works row by row, and of :mod:`~cryptoml_assets.features.windows`; a rolling kernel that
-carries a running sum would make a value depend on where the slice began.
-
-An on-chain feature is an expression over one row for each symbol and day: the network metrics of
-the symbol's base asset beside the aggregates of the Ethereum blocks of that day.
+A feature is a term (:mod:`~cryptoml_assets.features.terms`) over a regular grid, a row that did not
+happen being missing; how far back it reaches is part of the term. Price features see the bars of a
+symbol: ``open``, ``high``, ``low``, ``close`` and ``volume``, and the phase of day and week. On-chain
+features see one row for each UTC day: the network metrics of the symbol's base asset beside the
+aggregates of the Ethereum blocks of that day. A window is therefore a span of time. A value is null
+unless every row its formula names is there, and where the formula has none.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
-import polars as pl
+import numpy as np
 
-from cryptoml_assets.features.windows import moving_mean, moving_std, moving_zscore
+from cryptoml_assets.features import formulas as f
+from cryptoml_assets.features.terms import Term, apply, column, columns_of, cross_rank, log
+from cryptoml_assets.features.windows import window_mean
 
 Table = Literal["price_features", "onchain_features"]
 
 #: Age past which a feature row is no longer used, in training joins and online alike.
 TTL = timedelta(days=7)
 
-_DAY_SECONDS = 86_400.0
+#: The symbol that stands for the market in beta and correlation.
+MARKET = "BTC/USDT"
+
+#: Columns an on-chain feature sees: of the symbol's base asset, and of the blocks, for all symbols.
+METRICS = ("active_addresses", "transaction_count", "hash_rate", "nvt_ratio", "mvrv_ratio")
+BLOCKS = (
+    "block_gas_used",
+    "block_gas_limit",
+    "block_base_fee",
+    "block_transactions",
+    "block_active_addresses",
+    "block_above_target",
+)
+
 _WEI_PER_GWEI = 1e9
+_SOURCES = {
+    **dict.fromkeys(("open", "high", "low", "close", "volume"), "raw_prices"),
+    **dict.fromkeys(METRICS, "network_metrics"),
+    **dict.fromkeys(BLOCKS, "onchain_blocks"),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +58,7 @@ class Feature:
     Attributes:
         name: Column name, the same in the lake, in Feast and in the model bundle.
         table: The lake table and Feast view that hold it.
-        expression: Value at each row; float64.
-        warmup: Bars before the newest one that the value needs (0: the newest bar alone).
+        term: Value at each row.
         unit: Unit of the value.
         description: Meaning, with the source of the formula where there is one.
         model_input: Whether models are trained on it. Levels (a price, a volume) are served for
@@ -51,160 +67,304 @@ class Feature:
 
     name: str
     table: Table
-    expression: pl.Expr
-    warmup: int
+    term: Term
     unit: str
     description: str
     model_input: bool = False
 
+    @property
+    def warmup(self) -> int:
+        """Rows (bars or days) before the newest one that a value needs; 0: the newest alone."""
+        return self.term.reach
 
-def _log_return(bars: int) -> pl.Expr:
-    return (pl.col("close") / pl.col("close").shift(bars)).log()
-
-
-def _mean_close(bars: int) -> pl.Expr:
-    return moving_mean(pl.col("close"), bars)
-
-
-def _volatility(bars: int) -> pl.Expr:
-    return moving_std(_log_return(1), bars)
-
-
-def _rsi(bars: int) -> pl.Expr:
-    change = pl.col("close").diff()
-    gain = moving_mean(change.clip(lower_bound=0.0), bars)
-    loss = moving_mean((-change).clip(lower_bound=0.0), bars)
-    return 100.0 / (1.0 + loss / gain)
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The lake tables a value is made of."""
+        names = {each.name for each in columns_of([self.term])}
+        return tuple(sorted({_SOURCES[name] for name in names & _SOURCES.keys()}))
 
 
-def _day_phase() -> pl.Expr:
-    since_midnight = pl.col("close_time") - pl.col("close_time").dt.truncate("1d")
-    return since_midnight.dt.total_seconds().cast(pl.Float64) * (2.0 * math.pi / _DAY_SECONDS)
+def _price(name: str, term: Term, unit: str, description: str, *, model: bool = False) -> Feature:
+    return Feature(name, "price_features", term, unit, description, model)
 
 
-def _price(
-    name: str,
-    expression: pl.Expr,
-    warmup: int,
-    unit: str,
-    description: str,
-    *,
-    model_input: bool = True,
-) -> Feature:
-    return Feature(name, "price_features", expression, warmup, unit, description, model_input)
+def _onchain(name: str, term: Term, unit: str, description: str, *, model: bool = False) -> Feature:
+    return Feature(name, "onchain_features", term, unit, description, model)
 
 
-def _onchain(
-    name: str,
-    expression: pl.Expr,
-    unit: str,
-    description: str,
-    *,
-    model_input: bool = False,
-) -> Feature:
-    return Feature(name, "onchain_features", expression, 0, unit, description, model_input)
+def _levels() -> Iterable[Feature]:
+    yield _price("price", f.CLOSE, "quote", "Close of the bar.")
+    yield _price("volume", f.VOLUME, "base", "Traded volume of the bar.")
+    for bars in (5, 20):
+        mean = window_mean(f.CLOSE, bars)
+        yield _price(f"sma_{bars}", mean, "quote", f"Mean close of {bars} bars.")
+
+
+def _trend() -> Iterable[Feature]:
+    for bars in (1, 3, 12, 48, 288):
+        yield _price(
+            f"log_return_{bars}",
+            f.log_return(bars),
+            "log return",
+            f"Log return of {bars} bars." if bars > 1 else "Log return of one bar.",
+            model=bars in (1, 3, 12),
+        )
+    for bars, name in ((12, "momentum"), (48, "momentum_48"), (288, "momentum_288")):
+        yield _price(
+            name, f.momentum(bars), "ratio", f"Close over the close {bars} bars before, less 1."
+        )
+    for bars in (5, 20):
+        yield _price(
+            f"sma_gap_{bars}",
+            f.mean_gap(bars),
+            "ratio",
+            f"Close over its {bars}-bar mean, less 1.",
+            model=True,
+        )
+    smoothed = "weights older than that, a millionth of all, are cut off"
+    for span, name in ((14, "rsi"), (7, "rsi_7")):
+        term = f.rsi(span)
+        yield _price(
+            name,
+            term,
+            "0-100",
+            f"Relative strength index with Wilder's smoothing of span {span} (New Concepts in "
+            f"Technical Trading Systems, 1978) over {term.reach} changes; {smoothed}. Null where "
+            "the close never moved.",
+            model=span == 14,  # noqa: PLR2004
+        )
+    line, signal = f.macd_line(), f.macd_signal()
+    for name, term, meaning in (
+        ("macd", line, "Exponential mean of the close over 12 bars less that over 26"),
+        ("macd_signal", signal, "Exponential mean of the MACD line over 9 bars"),
+        ("macd_histogram", line - signal, "MACD line less its signal"),
+    ):
+        yield _price(
+            name,
+            term / f.CLOSE,
+            "ratio",
+            f"{meaning}, over the close (Appel, The Moving Average Convergence-Divergence Trading "
+            "Method, 1979); weights are cut off after a millionth.",
+        )
+
+
+def _volatility() -> Iterable[Feature]:
+    per_bar = "log return per bar"
+    for bars, name in ((20, "volatility"), (48, "volatility_48"), (288, "volatility_288")):
+        day = " (a day of 5-minute bars)" if bars == 288 else ""  # noqa: PLR2004
+        yield _price(
+            name,
+            f.volatility(bars),
+            per_bar,
+            f"Sample standard deviation of {bars} one-bar log returns{day}; per bar, not "
+            "annualised.",
+            model=bars in (20, 288),
+        )
+    yield _price(
+        "high_low_range",
+        log(f.HIGH / f.LOW),
+        "log ratio",
+        "Log of the bar's high over its low.",
+        model=True,
+    )
+    for bars in (48, 288):
+        yield _price(
+            f"parkinson_{bars}",
+            f.parkinson(bars),
+            per_bar,
+            f"Volatility from the ranges of {bars} bars (Parkinson, 1980).",
+        )
+        yield _price(
+            f"garman_klass_{bars}",
+            f.garman_klass(bars),
+            per_bar,
+            f"Volatility from open, high, low and close of {bars} bars (Garman and Klass, 1980).",
+        )
+    true_range = f.average_true_range(14)
+    smoothed = f"Wilder's smoothing of span 14 over {true_range.reach} true ranges (Wilder, 1978)"
+    yield _price("atr_14", true_range, "quote", f"Average true range: {smoothed}.")
+    yield _price("atr_ratio_14", true_range / f.CLOSE, "ratio", "Average true range over close.")
+    yield _price(
+        "bollinger_position_20",
+        f.bollinger_position(20),
+        "ratio",
+        "Close between the bands of 20 bars and two standard deviations: 0 at the lower, 1 at the "
+        "upper (Bollinger, Bollinger on Bollinger Bands, 2001). Null where the close never moved.",
+    )
+    yield _price(
+        "bollinger_width_20",
+        f.bollinger_width(20),
+        "ratio",
+        "Distance of those bands over their mean.",
+    )
+
+
+def _shape() -> Iterable[Feature]:
+    for bars in (48, 288):
+        yield _price(
+            f"skewness_{bars}",
+            f.skewness(bars),
+            "1",
+            f"Sample skewness of {bars} one-bar log returns (G1 of Joanes and Gill, 1998).",
+        )
+        yield _price(
+            f"kurtosis_{bars}",
+            f.kurtosis(bars),
+            "1",
+            f"Sample excess kurtosis of {bars} one-bar log returns (G2 of Joanes and Gill, 1998).",
+        )
+
+
+def _volume() -> Iterable[Feature]:
+    for bars, name in ((288, "volume_zscore"), (48, "volume_zscore_48")):
+        yield _price(
+            name,
+            f.volume_zscore(bars),
+            "standard deviations",
+            f"Log volume against its mean and standard deviation over {bars} bars.",
+            model=bars == 288,  # noqa: PLR2004
+        )
+    for bars in (48, 288):
+        yield _price(
+            f"illiquidity_{bars}",
+            f.illiquidity(bars),
+            "log return per million quote",
+            f"Mean absolute log return per quote volume of {bars} bars (Amihud, Illiquidity and "
+            "Stock Returns, 2002). Null where a bar traded nothing.",
+        )
+
+
+def _market() -> Iterable[Feature]:
+    for bars in (48, 288):
+        yield _price(
+            f"beta_btc_{bars}",
+            f.beta(MARKET, bars),
+            "ratio",
+            f"Slope of {bars} one-bar log returns on those of {MARKET} (Sharpe, A Simplified Model "
+            "for Portfolio Analysis, 1963).",
+        )
+        yield _price(
+            f"correlation_btc_{bars}",
+            f.correlation(MARKET, bars),
+            "-1..1",
+            f"Pearson correlation of {bars} one-bar log returns with those of {MARKET}.",
+        )
+    for name, term, meaning in (
+        ("rank_log_return_12", f.log_return(12), "the log return of 12 bars"),
+        ("rank_log_return_288", f.log_return(288), "the log return of 288 bars"),
+        ("rank_volatility_48", f.volatility(48), "the volatility of 48 bars"),
+        ("rank_volume_zscore", f.volume_zscore(288), "the volume z-score of 288 bars"),
+    ):
+        yield _price(
+            name,
+            cross_rank(term),
+            "0-1",
+            f"Rank of {meaning} among the symbols that have one at that instant, over their "
+            "number. Null where only one has.",
+        )
+
+
+def _calendar() -> Iterable[Feature]:
+    for name, phase, meaning, model in (
+        ("hour", f.DAY_PHASE, "time of day", True),
+        ("weekday", f.WEEK_PHASE, "time of the week, from Monday,", False),
+    ):
+        for wave, function, label in (("sin", np.sin, "Sine"), ("cos", np.cos, "Cosine")):
+            yield _price(
+                f"{name}_{wave}",
+                apply(function, phase),
+                "-1..1",
+                f"{label} of the UTC {meaning} at close.",
+                model=model,
+            )
+
+
+def _network() -> Iterable[Feature]:
+    addresses, transactions, hash_rate, nvt, mvrv = map(column, METRICS)
+    yield _onchain("active_addresses", addresses, "addresses", "Distinct active.")
+    yield _onchain("transaction_count", transactions, "transactions", "Of the day.")
+    yield _onchain("network_hash_rate", hash_rate, "hashes/s", "Mean hash rate of the day.")
+    yield _onchain(
+        "nvt_ratio",
+        nvt,
+        "ratio",
+        "Network value over the value transferred in the day (Woo, 2017; adjusted).",
+        model=True,
+    )
+    yield _onchain(
+        "mvrv_ratio",
+        mvrv,
+        "ratio",
+        "Market value over realised value (Mahmudov and Puell, 2018).",
+        model=True,
+    )
+    for name, term, meaning in (
+        ("active_address_growth_7", addresses, "active addresses"),
+        ("transaction_growth_7", transactions, "transactions"),
+        ("hash_rate_change_7", hash_rate, "hash rate"),
+        ("nvt_change_7", nvt, "network value over value transferred"),
+        ("mvrv_change_7", mvrv, "market value over realised value"),
+    ):
+        yield _onchain(
+            name, f.growth(term, 7), "log ratio", f"Log of the day's {meaning} over 7 days before."
+        )
+
+
+def _blocks() -> Iterable[Feature]:
+    used, limit, fee, transactions, addresses, above = (
+        column(name, shared=True) for name in BLOCKS
+    )
+    every = "all finalised Ethereum blocks of the day; same for every symbol"
+    mean = "Log of the mean {} a finalised Ethereum block over {} before; same for every symbol."
+    yield _onchain(
+        "eth_gas_used_ratio", used / limit, "0-1", f"Gas used over gas limit, {every}.", model=True
+    )
+    yield _onchain(
+        "eth_base_fee_gwei",
+        fee * (1.0 / _WEI_PER_GWEI),
+        "gwei",
+        "Mean base fee of the finalised Ethereum blocks of the day; same for every symbol.",
+        model=True,
+    )
+    for days in (1, 7):
+        before = "that of the day" if days == 1 else f"that of {days} days"
+        yield _onchain(
+            f"eth_base_fee_change_{days}",
+            f.growth(fee, days),
+            "log ratio",
+            f"Log of the day's mean base fee over {before} before; same for every symbol.",
+        )
+    yield _onchain(
+        "eth_transaction_growth_7",
+        f.growth(transactions, 7),
+        "log ratio",
+        mean.format("transactions of", "that of 7 days"),
+    )
+    yield _onchain(
+        "eth_active_address_growth_7",
+        f.growth(addresses, 7),
+        "log ratio",
+        mean.format("active addresses of", "that of 7 days"),
+    )
+    yield _onchain(
+        "eth_fee_pressure",
+        above,
+        "0-1",
+        f"Share of blocks above the gas target, half the limit, past which the base fee rises "
+        f"(EIP-1559): {every}.",
+    )
 
 
 FEATURES: tuple[Feature, ...] = (
-    _price("price", pl.col("close"), 0, "quote", "Close of the bar.", model_input=False),
-    _price("volume", pl.col("volume"), 0, "base", "Traded volume of the bar.", model_input=False),
-    _price("sma_5", _mean_close(5), 4, "quote", "Mean close of 5 bars.", model_input=False),
-    _price("sma_20", _mean_close(20), 19, "quote", "Mean close of 20 bars.", model_input=False),
-    _price(
-        "rsi",
-        _rsi(14),
-        14,
-        "0-100",
-        "Relative strength index of 14 bars with simple means of gains and losses (Cutler's form "
-        "of Wilder, New Concepts in Technical Trading Systems, 1978): unlike Wilder's recursive "
-        "smoothing it depends on its window and nothing older. Null where the close never moved.",
-    ),
-    _price(
-        "volatility",
-        _volatility(20),
-        20,
-        "log return per bar",
-        "Sample standard deviation of 20 one-bar log returns; per bar, not annualised.",
-    ),
-    _price(
-        "momentum",
-        pl.col("close") / pl.col("close").shift(12) - 1.0,
-        12,
-        "ratio",
-        "Close over the close 12 bars before, less 1.",
-        model_input=False,
-    ),
-    _price("log_return_1", _log_return(1), 1, "log return", "Log return of one bar."),
-    _price("log_return_3", _log_return(3), 3, "log return", "Log return of 3 bars."),
-    _price("log_return_12", _log_return(12), 12, "log return", "Log return of 12 bars."),
-    _price(
-        "sma_gap_5",
-        pl.col("close") / _mean_close(5) - 1.0,
-        4,
-        "ratio",
-        "Close over its 5-bar mean, less 1.",
-    ),
-    _price(
-        "sma_gap_20",
-        pl.col("close") / _mean_close(20) - 1.0,
-        19,
-        "ratio",
-        "Close over its 20-bar mean, less 1.",
-    ),
-    _price(
-        "volatility_288",
-        _volatility(288),
-        288,
-        "log return per bar",
-        "Sample standard deviation of 288 one-bar log returns (a day of 5-minute bars).",
-    ),
-    _price(
-        "high_low_range",
-        (pl.col("high") / pl.col("low")).log(),
-        0,
-        "log ratio",
-        "Log of the bar's high over its low.",
-    ),
-    _price(
-        "volume_zscore",
-        moving_zscore(pl.col("volume").log1p(), 288),
-        287,
-        "standard deviations",
-        "Log volume against its mean and standard deviation over 288 bars.",
-    ),
-    _price("hour_sin", _day_phase().sin(), 0, "-1..1", "Sine of the UTC time of day at close."),
-    _price("hour_cos", _day_phase().cos(), 0, "-1..1", "Cosine of the UTC time of day at close."),
-    _onchain("active_addresses", pl.col("active_addresses"), "addresses", "Distinct active."),
-    _onchain("transaction_count", pl.col("transaction_count"), "transactions", "Of the day."),
-    _onchain("network_hash_rate", pl.col("hash_rate"), "hashes/s", "Mean hash rate of the day."),
-    _onchain(
-        "nvt_ratio",
-        pl.col("nvt_ratio"),
-        "ratio",
-        "Network value over the value transferred in the day (Woo, 2017; adjusted).",
-        model_input=True,
-    ),
-    _onchain(
-        "mvrv_ratio",
-        pl.col("mvrv_ratio"),
-        "ratio",
-        "Market value over realised value (Mahmudov and Puell, 2018).",
-        model_input=True,
-    ),
-    _onchain(
-        "eth_gas_used_ratio",
-        pl.col("block_gas_used") / pl.col("block_gas_limit"),
-        "0-1",
-        "Gas used over gas limit, all finalised Ethereum blocks of the day; same for every symbol.",
-        model_input=True,
-    ),
-    _onchain(
-        "eth_base_fee_gwei",
-        pl.col("block_base_fee") / _WEI_PER_GWEI,
-        "gwei",
-        "Mean base fee of the finalised Ethereum blocks of the day; same for every symbol.",
-        model_input=True,
-    ),
+    *_levels(),
+    *_trend(),
+    *_volatility(),
+    *_shape(),
+    *_volume(),
+    *_market(),
+    *_calendar(),
+    *_network(),
+    *_blocks(),
 )
 
 
@@ -218,6 +378,11 @@ def model_features() -> tuple[str, ...]:
     return tuple(feature.name for feature in FEATURES if feature.model_input)
 
 
+def warmup_of(table: Table) -> int:
+    """Rows (bars or days) before a day's first one that the computation of that day reads."""
+    return max(feature.warmup for feature in features_of(table))
+
+
 def price_warmup() -> int:
     """Bars before a day's first one that the computation of that day reads."""
-    return max(feature.warmup for feature in features_of("price_features"))
+    return warmup_of("price_features")

@@ -1,7 +1,7 @@
 """Price features from bars, exact to the bit whatever was asked for.
 
 A value is a function of the bars in its own window and of nothing else (see
-:mod:`cryptoml_assets.features.windows`), so one day, a range of days, any order of days and a day
+:mod:`~cryptoml_assets.features.terms`), so one day, a range of days, any order of days and a day
 still in progress all give the same bits.
 """
 
@@ -13,13 +13,17 @@ from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from cryptoml_assets.errors import LakeError
 from cryptoml_assets.features.catalog import Feature, features_of, price_warmup
+from cryptoml_assets.features.engine import evaluate
+from cryptoml_assets.features.grid import UTC_TIME, Grid, Rows, Span, lay_out
+from cryptoml_assets.features.terms import Values, columns_of
 
-UTC_TIME = pl.Datetime("us", "UTC")
 _BAR_COLUMNS = ("open", "high", "low", "close", "volume")
+_DAY = timedelta(days=1)
+_DAY_MICROSECONDS = _DAY // timedelta(microseconds=1)
+#: Days from 1970-01-01, a Thursday, back to a Monday.
+_MONDAY = 3
 
 
 def feature_schema(features: Sequence[Feature]) -> pl.Schema:
@@ -38,7 +42,7 @@ def feature_schema(features: Sequence[Feature]) -> pl.Schema:
 def days_before(bar: timedelta, warmup: int | None = None) -> int:
     """Whole days of bars before a day that its computation reads."""
     bars = price_warmup() if warmup is None else warmup
-    return math.ceil(bars * bar / timedelta(days=1))
+    return math.ceil(bars * bar / _DAY)
 
 
 def price_features(
@@ -66,64 +70,72 @@ def price_features(
     schema = feature_schema(features)
     if not days:
         return schema.to_frame()
-    start = datetime.combine(min(days), datetime.min.time(), UTC)
-    start -= max((feature.warmup for feature in features), default=0) * bar
-    end = datetime.combine(max(days), datetime.min.time(), UTC) + timedelta(days=1)
-    return (
-        _grid(bars.lazy(), start, (end - start) // bar, bar)
-        .lazy()
-        .with_columns(feature.expression.alias(feature.name) for feature in features)
-        .with_columns(_finite(feature.name) for feature in features)
-        .with_columns(event_timestamp="close_time", date=pl.col("open_time").dt.date())
-        .filter(pl.col("source").is_not_null(), pl.col("date").is_in(list(set(days))))
-        .select(pl.col(name).cast(dtype) for name, dtype in schema.items())
-        .collect()
-    )
-
-
-def _grid(bars: pl.LazyFrame, start: datetime, steps: int, bar: timedelta) -> pl.DataFrame:
-    """``steps`` rows from ``start`` for each symbol, one symbol after the other.
-
-    A row is a bar, or nulls where there is none. The wanted rows of a symbol begin the longest
-    warm-up after ``start``, so none of their windows reaches into the symbol above.
-    """
-    rows = (
-        bars.filter(pl.col("open_time").is_between(start, start + steps * bar, closed="left"))
+    halo = max((feature.warmup for feature in features), default=0)
+    span = Span.of_days(days, bar, halo)
+    end = span.start + span.count * bar
+    inputs = (
+        bars.lazy()
+        .filter(pl.col("open_time").is_between(span.start, end, closed="left"))
         .select("symbol", "open_time", *_BAR_COLUMNS, "source")
         .collect()
     )
-    symbols = rows["symbol"].unique().sort()
-    length = bar // timedelta(microseconds=1)
-    since = (rows["open_time"] - start).dt.total_microseconds().to_numpy()
-    if stray := np.count_nonzero(since % length):
-        message = f"{stray} bars do not open on a whole step of {bar} since midnight"
-        raise LakeError(message)
-    order = rows["symbol"].cast(pl.Enum(symbols)).to_physical().to_numpy()
-    place = order.astype(np.int64) * steps + since // length
-    row_at = np.full(len(symbols) * steps, -1)
-    row_at[place] = np.arange(rows.height)
-    if twice := rows.height - np.count_nonzero(row_at >= 0):
-        message = f"{twice} bars are there more than once"
-        raise LakeError(message)
-    row = pl.Series(row_at).set(pl.Series(row_at < 0), None)
-    opens = np.tile(np.arange(steps) * length, len(symbols))
+    grid = lay_out(inputs, span, _BAR_COLUMNS, _phases(span))
+    return computed(grid, days, features, inputs["source"], known_after=bar)
+
+
+def computed(
+    grid: Grid,
+    days: Sequence[date],
+    features: Sequence[Feature],
+    sources: pl.Series,
+    *,
+    known_after: timedelta,
+) -> pl.DataFrame:
+    """Feature rows of a grid, one for each symbol and step that has a row.
+
+    Args:
+        grid: The columns that ``features`` are made of, from their warm-up before ``days`` on.
+        days: UTC days to compute.
+        features: Catalog entries to compute.
+        sources: Source of each row the grid was made of.
+        known_after: Time from the begin of a step to the instant its row could first be known.
+
+    Returns:
+        :func:`feature_schema` of ``features``, sorted by symbol and time.
+    """
+    terms = [feature.term for feature in features]
+    halo = max((term.reach for term in terms), default=0)
+    columns = {each: grid[each] for each in columns_of(terms)}
+    wanted = (grid.row_at >= 0) & np.isin(grid.span.days(), _ordinals(days))
+    rows = Rows(wanted, halo)
+    values = rows.collect(
+        len(terms), lambda store: evaluate(terms, columns, grid.row_at.shape, store)
+    )
+    symbol, step = rows.places
+    begins = pl.Series(grid.span.begins[step]).cast(UTC_TIME)
+    schema = feature_schema(features)
     return pl.DataFrame(
-        [_scattered(rows[name], place, len(row_at)) for name in _BAR_COLUMNS]
-    ).with_columns(
-        symbols.gather(np.repeat(np.arange(len(symbols)), steps)).alias("symbol"),
-        rows["source"].gather(row),
-        open_time=pl.lit(start).cast(UTC_TIME) + pl.Series(opens).cast(pl.Duration("us")),
-        close_time=pl.lit(start + bar).cast(UTC_TIME) + pl.Series(opens).cast(pl.Duration("us")),
+        [
+            grid.symbols.gather(symbol),
+            (begins + known_after).alias("event_timestamp"),
+            *(each.alias(feature.name) for each, feature in zip(values, features, strict=True)),
+            sources.gather(grid.row_at[symbol, step]).alias("source"),
+            begins.dt.date().alias("date"),
+        ],
+        schema=schema,
     )
 
 
-def _scattered(values: pl.Series, place: NDArray[np.int64], size: int) -> pl.Series:
-    """``size`` numbers, null but for ``values`` at ``place``."""
-    column = np.full(size, np.nan)
-    column[place] = values.to_numpy()
-    return pl.Series(values.name, column, nan_to_null=True)
+def _ordinals(days: Sequence[date]) -> list[int]:
+    return [(day - date(1970, 1, 1)).days for day in days]
 
 
-def _finite(name: str) -> pl.Expr:
-    """Turn 0/0 and x/0 into null: an undefined value is missing, never a number."""
-    return pl.when(pl.col(name).is_finite()).then(pl.col(name)).alias(name)
+def _phases(span: Span) -> dict[str, Values]:
+    """Angle of the end of each step in the UTC day and in the week."""
+    ends = span.begins + span.step // timedelta(microseconds=1)
+    since_midnight = ends % _DAY_MICROSECONDS
+    since_monday = (ends + _MONDAY * _DAY_MICROSECONDS) % (7 * _DAY_MICROSECONDS)
+    return {
+        "day_phase": (since_midnight * (2.0 * math.pi / _DAY_MICROSECONDS))[np.newaxis],
+        "week_phase": (since_monday * (2.0 * math.pi / (7 * _DAY_MICROSECONDS)))[np.newaxis],
+    }

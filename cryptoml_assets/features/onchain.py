@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 
+import numpy as np
 import polars as pl
 
-from cryptoml_assets.features.catalog import Feature, features_of
-from cryptoml_assets.features.compute import UTC_TIME, feature_schema
+from cryptoml_assets.features.catalog import BLOCKS, METRICS, Feature, features_of
+from cryptoml_assets.features.compute import computed, feature_schema
+from cryptoml_assets.features.grid import UTC_TIME, Span, lay_out, midnight
+from cryptoml_assets.features.terms import Values
 
-_METRICS = ("active_addresses", "transaction_count", "hash_rate", "nvt_ratio", "mvrv_ratio")
+_DAY = timedelta(days=1)
 
 
 def onchain_features(
@@ -29,33 +32,36 @@ def onchain_features(
         metrics: Rows of ``network_metrics``; a symbol reads those of its base asset.
         blocks: Rows of ``onchain_blocks``; only finalised ones count, the same for every symbol.
         symbols: Symbols to compute, such as ``BTC/USDT``.
-        days: UTC days to compute.
+        days: UTC days to compute; the tables cover them and the warm-up before them.
         delay: Time after the end of a day at which its metrics are published and its blocks final.
         now: A row whose ``event_timestamp`` (day end + ``delay``) is later does not exist yet.
         features: Catalog entries to compute.
 
     Returns:
         :func:`feature_schema` of ``features``, with a row only where the symbol has a metric or the
-        day a final block. ``source`` names each distinct source that went in, joined by ``+``.
+        day a final block. ``source`` names each distinct source of the day's rows, joined by ``+``.
     """
-    schema = feature_schema(features)
-    day_end = pl.col("date").cast(UTC_TIME) + timedelta(days=1)
-    return (
-        _symbol_days(symbols, days)
+    # What is not knowable yet is left out, so that nothing can be made of it either.
+    known = [day for day in days if midnight(day) + _DAY + delay <= now]
+    if not known:
+        return feature_schema(features).to_frame()
+    halo = max((feature.warmup for feature in features), default=0)
+    span = Span.of_days(known, _DAY, halo)
+    dates = [span.start.date() + step * _DAY for step in range(span.count)]
+    per_day = _block_days(blocks).collect()
+    rows = (
+        _symbol_days(symbols, dates)
         .join(_metric_days(metrics), on=["asset", "date"], how="left", validate="m:1")
-        .join(_block_days(blocks), on="date", how="left", validate="m:1")
+        .join(per_day.lazy().select("date", "block_source"), on="date", how="left", validate="m:1")
         .with_columns(
-            event_timestamp=day_end + delay,
+            open_time=pl.col("date").cast(UTC_TIME),
             source=_joined_sources("metric_source", "block_source"),
         )
-        .filter(pl.col("source") != "", pl.col("event_timestamp") <= now)
-        .with_columns(
-            feature.expression.cast(pl.Float64).alias(feature.name) for feature in features
-        )
-        .select(pl.col(name).cast(dtype) for name, dtype in schema.items())
-        .sort("symbol", "event_timestamp")
+        .filter(pl.col("source") != "")
         .collect()
     )
+    grid = lay_out(rows, span, METRICS, _by_day(per_day, dates))
+    return computed(grid, known, features, rows["source"], known_after=_DAY + delay)
 
 
 def _symbol_days(symbols: Sequence[str], days: Sequence[date]) -> pl.LazyFrame:
@@ -63,8 +69,7 @@ def _symbol_days(symbols: Sequence[str], days: Sequence[date]) -> pl.LazyFrame:
     assets = [symbol.split("/")[0].lower() for symbol in symbols]
     schema = {"symbol": pl.String, "asset": pl.String}
     named = pl.LazyFrame({"symbol": list(symbols), "asset": assets}, schema=schema)
-    dates = pl.LazyFrame({"date": sorted(set(days))}, schema={"date": pl.Date})
-    return named.join(dates, how="cross")
+    return named.join(pl.LazyFrame({"date": days}, schema={"date": pl.Date}), how="cross")
 
 
 def _joined_sources(*columns: str) -> pl.Expr:
@@ -73,19 +78,35 @@ def _joined_sources(*columns: str) -> pl.Expr:
 
 def _metric_days(metrics: pl.LazyFrame | pl.DataFrame) -> pl.LazyFrame:
     return metrics.lazy().select(
-        "asset", pl.col("day").alias("date"), *_METRICS, pl.col("source").alias("metric_source")
+        "asset", pl.col("day").alias("date"), *METRICS, pl.col("source").alias("metric_source")
     )
 
 
 def _block_days(blocks: pl.LazyFrame | pl.DataFrame) -> pl.LazyFrame:
+    """The columns that features see, of each day, and the day's sources.
+
+    Sums of whole numbers and means over the blocks in order: the rows' order changes no bit.
+    """
     final = blocks.lazy().filter(pl.col("finality") == "finalized")
+    target = pl.col("gas_limit") / 2
     return (
         final.sort("number")
         .group_by("date")
         .agg(
-            block_gas_used=pl.col("gas_used").sum().cast(pl.Float64),
-            block_gas_limit=pl.col("gas_limit").sum().cast(pl.Float64),
+            block_gas_used=pl.col("gas_used").sum(),
+            block_gas_limit=pl.col("gas_limit").sum(),
             block_base_fee=pl.col("base_fee_per_gas").mean(),
+            block_transactions=pl.col("transaction_count").mean(),
+            block_active_addresses=pl.col("active_addresses").mean(),
+            block_above_target=(pl.col("gas_used") > target).mean(),
             block_source=pl.col("source").unique().sort().str.join("+"),
         )
     )
+
+
+def _by_day(per_day: pl.DataFrame, dates: Sequence[date]) -> dict[str, Values]:
+    """Each column of the blocks for ``dates``, one row for all symbols."""
+    wanted = pl.DataFrame({"date": dates}, schema={"date": pl.Date})
+    rows = wanted.join(per_day, on="date", how="left", maintain_order="left")
+    columns = rows.select(pl.col(BLOCKS).cast(pl.Float64).fill_null(np.nan))
+    return {name: columns[name].to_numpy()[np.newaxis] for name in BLOCKS}

@@ -1,126 +1,119 @@
 """Statistics of moving windows that depend on the window's values and on nothing else.
 
 The usual moving sum adds what enters and subtracts what leaves, so its rounding remembers where the
-series began: the same bar gets other last bits in a longer slice. Here the statistics of two
-adjacent windows of 1, 2, 4, 8 ... values are merged into those of twice the length (Chan, Golub and
-LeVeque, Updating Formulae and a Pairwise Algorithm for Computing Sample Variances, 1979), in an
-order fixed by the window's length alone. A value has the same bits in every slice that holds its
-window, a constant window has exactly no variance, and rounding grows with the logarithm of the
-length.
+series began: the same bar gets other last bits in a longer slice. Here the sums of two adjacent
+windows of 1, 2, 4, 8 ... values are added into those of twice the length, and windows of other
+lengths are put together from these, in an order fixed by the length alone. A value has the same
+bits in every slice that holds its window, rounding grows with the logarithm of the length, and the
+windows of one series share their halves.
 
-Arrays are float64, oldest value first; NaN is a missing value and makes every window over it NaN.
+A missing value makes every window over it missing, and no other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import cache
 
-import numpy as np
-import polars as pl
-from numpy.typing import NDArray
-
-Values = NDArray[np.float64]
-
-#: Rows worked on at a time: the arrays of one pass then stay in the processor's cache.
-_BLOCK = 8192
+from cryptoml_assets.features.terms import Term
 
 
-def moving_mean(values: pl.Expr, length: int) -> pl.Expr:
-    """Mean of the newest ``length`` values at each row; null where one of them is missing."""
-    return _over_window(values, window_mean, length)
+def window_sum(term: Term, length: int) -> Term:
+    """Sum of the newest ``length`` values."""
+    total: Term | None = None
+    covered = 0
+    for size in _parts(length):
+        part = _doubled_sum(term, size).lag(covered)
+        total = part if total is None else total + part
+        covered += size
+    assert total is not None
+    return total
 
 
-def moving_std(values: pl.Expr, length: int) -> pl.Expr:
-    """Sample standard deviation of the newest ``length`` values; null where one is missing."""
-    return _over_window(values, window_std, length)
-
-
-def moving_zscore(values: pl.Expr, length: int) -> pl.Expr:
-    """Newest value less the mean of the newest ``length``, over their standard deviation."""
-    return _over_window(values, window_zscore, length)
-
-
-def window_mean(values: Values, length: int) -> Values:
-    """Mean of ``values[i - length + 1 : i + 1]`` at each ``i``, NaN where that is incomplete."""
-    block, block_length = values, 1
-    mean, covered = values, 0
-    for more in _binary_digits(length):
-        if more:
-            older = _earlier(block, covered)
-            share = block_length / (covered + block_length)
-            mean = older if not covered else mean + (older - mean) * share
-            covered += block_length
-        if covered < length:
-            block = (block + _earlier(block, block_length)) * 0.5
-            block_length *= 2
+def window_mean(term: Term, length: int) -> Term:
+    """Mean of the newest ``length`` values; exactly their value where they are all equal."""
+    mean: Term | None = None
+    covered = 0
+    for size in _parts(length):
+        part = (_doubled_sum(term, size) * (1.0 / size)).lag(covered)
+        share = size / (covered + size)
+        mean = part if mean is None else mean + (part - mean) * share
+        covered += size
+    assert mean is not None
     return mean
 
 
-def window_std(values: Values, length: int) -> Values:
-    """Sample standard deviation of ``values[i - length + 1 : i + 1]``, NaN where incomplete."""
-    _, squares = _moments(values, length)
-    return np.sqrt(squares / (length - 1))
+def window_squares(term: Term, length: int) -> Term:
+    """Sum of squared deviations of the newest ``length`` values from their mean.
+
+    Exactly zero where they are all equal, and good to the last digits however large the mean: the
+    deviations of adjacent windows are merged (Chan, Golub and LeVeque, Updating Formulae and a
+    Pairwise Algorithm for Computing Sample Variances, 1979).
+    """
+    squares = mean = None
+    covered = 0
+    for size in _parts(length):
+        part = (_doubled_sum(term, size) * (1.0 / size)).lag(covered)
+        part_squares = _doubled_squares(term, size).lag(covered)
+        if squares is None or mean is None:
+            mean, squares = part, part_squares
+        else:
+            gap = part - mean
+            total = covered + size
+            mean = mean + gap * (size / total)
+            squares = (squares + part_squares) + gap * gap * (covered * size / total)
+        covered += size
+    assert squares is not None
+    return squares
 
 
-def window_zscore(values: Values, length: int) -> Values:
-    """``values[i]`` in standard deviations from the mean of its window; NaN where undefined."""
-    mean, squares = _moments(values, length)
-    with np.errstate(invalid="ignore"):
-        return (values - mean) / np.sqrt(squares / (length - 1))
+def decayed_mean(term: Term, factor: float, length: int) -> Term:
+    """Mean of the newest ``length`` values, each weighing ``factor`` times the next newer one.
+
+    What a recursive smoothing with decay ``factor`` tends to, cut off after ``length`` values: the
+    weights are scaled to add up to one.
+    """
+    total: Term | None = None
+    covered = 0
+    for size in _parts(length):
+        part = _doubled_decay(term, factor, size).lag(covered)
+        total = part if total is None else total + part * factor**covered
+        covered += size
+    assert total is not None
+    return total * ((1.0 - factor) / (1.0 - factor**length))
 
 
-def _moments(values: Values, length: int) -> tuple[Values, Values]:
-    """Mean and sum of squared deviations from it of ``values[i - length + 1 : i + 1]``."""
-    block, block_squares, block_length = values, np.where(np.isnan(values), np.nan, 0.0), 1
-    mean, squares, covered = block, block_squares, 0
-    for more in _binary_digits(length):
-        if more:
-            older, older_squares = _earlier(block, covered), _earlier(block_squares, covered)
-            if covered:
-                gap = older - mean
-                total = covered + block_length
-                mean = mean + gap * (block_length / total)
-                squares = squares + older_squares + gap * gap * (covered * block_length / total)
-            else:
-                mean, squares = older, older_squares
-            covered += block_length
-        if covered < length:
-            older, older_squares = (
-                _earlier(block, block_length),
-                _earlier(block_squares, block_length),
-            )
-            gap = older - block
-            block = (block + older) * 0.5
-            block_squares = block_squares + older_squares + gap * gap * (block_length / 2)
-            block_length *= 2
-    return mean, squares
+@cache
+def _doubled_sum(term: Term, size: int) -> Term:
+    """Sum of ``size`` values, a power of two."""
+    if size == 1:
+        return term
+    half = _doubled_sum(term, size // 2)
+    return half + half.lag(size // 2)
 
 
-def _over_window(
-    values: pl.Expr, statistic: Callable[[Values, int], Values], length: int
-) -> pl.Expr:
-    def apply(series: pl.Series) -> pl.Series:
-        array = series.to_numpy()
-        moved = np.empty_like(array)
-        for begin in range(0, len(array), _BLOCK):
-            first = max(begin - length + 1, 0)
-            block = statistic(array[first : begin + _BLOCK], length)
-            moved[begin : begin + _BLOCK] = block[begin - first :]
-        return pl.Series(series.name, moved, nan_to_null=True)
-
-    return values.cast(pl.Float64).map_batches(apply, return_dtype=pl.Float64)
-
-
-def _binary_digits(number: int) -> list[bool]:
-    """Digits of ``number`` in base two, lowest first."""
-    return [digit == "1" for digit in reversed(f"{number:b}")]
+@cache
+def _doubled_squares(term: Term, size: int) -> Term:
+    """Squared deviations from the mean of ``size`` values, a power of two."""
+    if size == 1:
+        return term - term
+    half = _doubled_sum(term, size // 2)
+    gap = half.lag(size // 2) - half
+    between = gap * gap * (1.0 / size)
+    if size == 2:  # noqa: PLR2004
+        return between
+    squares = _doubled_squares(term, size // 2)
+    return (squares + squares.lag(size // 2)) + between
 
 
-def _earlier(values: Values, steps: int) -> Values:
-    """At each place the value ``steps`` places before it."""
-    if not steps:
-        return values
-    moved = np.empty_like(values)
-    moved[:steps] = np.nan
-    moved[steps:] = values[:-steps]
-    return moved
+@cache
+def _doubled_decay(term: Term, factor: float, size: int) -> Term:
+    """Decaying sum of ``size`` values, a power of two."""
+    if size == 1:
+        return term
+    half = _doubled_decay(term, factor, size // 2)
+    return half + half.lag(size // 2) * factor ** (size // 2)
+
+
+def _parts(length: int) -> tuple[int, ...]:
+    """The powers of two that add up to ``length``, smallest first."""
+    return tuple(1 << place for place in range(length.bit_length()) if length >> place & 1)

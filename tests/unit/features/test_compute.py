@@ -1,23 +1,28 @@
-import itertools
-import math
-import statistics
 from datetime import timedelta
 
 import polars as pl
 import pytest
 
 from cryptoml_assets.errors import LakeError
-from cryptoml_assets.features.catalog import FEATURES, features_of, price_warmup
+from cryptoml_assets.features.catalog import FEATURES, Feature, features_of, price_warmup
 from cryptoml_assets.features.compute import days_before, feature_schema, price_features
 from tests.feature_data import BAR, FIRST, make_bars, some_days
+from tests.feature_textbook import textbook
 
 DAYS = some_days(3)
+SYMBOLS = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
 NAMES = [feature.name for feature in features_of("price_features")]
+RANKED = {
+    "rank_log_return_12": "log_return_12",
+    "rank_log_return_288": "log_return_288",
+    "rank_volatility_48": "volatility_48",
+    "rank_volume_zscore": "volume_zscore",
+}
 
 
 @pytest.fixture(scope="module")
 def bars() -> pl.DataFrame:
-    return make_bars(3, ["BTC/USDT"])
+    return make_bars(3, SYMBOLS)
 
 
 @pytest.fixture(scope="module")
@@ -25,50 +30,48 @@ def features(bars: pl.DataFrame) -> pl.DataFrame:
     return price_features(bars, DAYS, BAR)
 
 
-def reference(bars: pl.DataFrame, at: int) -> dict[str, float]:
-    """Every price feature of one bar by the textbook, in plain Python."""
-    close = bars["close"].to_list()
-    returns = [math.log(now / then) for then, now in itertools.pairwise(close)]
-
-    def last(values: list[float], count: int) -> list[float]:
-        offset = 1 if values is not returns else 0
-        return values[at + offset - count : at + offset]
-
-    changes = [now - then for then, now in zip(last(close, 15), last(close, 14), strict=False)]
-    gains = sum(max(change, 0) for change in changes)
-    losses = sum(max(-change, 0) for change in changes)
-    volumes = [math.log1p(volume) for volume in last(bars["volume"].to_list(), 288)]
-    bar = bars.row(at, named=True)
-    phase = 2 * math.pi * (bar["close_time"].hour * 60 + bar["close_time"].minute) / (24 * 60)
-    return {
-        "price": close[at],
-        "volume": bar["volume"],
-        "sma_5": statistics.fmean(last(close, 5)),
-        "sma_20": statistics.fmean(last(close, 20)),
-        "rsi": 100 * gains / (gains + losses),
-        "volatility": statistics.stdev(last(returns, 20)),
-        "momentum": close[at] / close[at - 12] - 1,
-        "log_return_1": math.log(close[at] / close[at - 1]),
-        "log_return_3": math.log(close[at] / close[at - 3]),
-        "log_return_12": math.log(close[at] / close[at - 12]),
-        "sma_gap_5": close[at] / statistics.fmean(last(close, 5)) - 1,
-        "sma_gap_20": close[at] / statistics.fmean(last(close, 20)) - 1,
-        "volatility_288": statistics.stdev(last(returns, 288)),
-        "high_low_range": math.log(bar["high"] / bar["low"]),
-        "volume_zscore": (volumes[-1] - statistics.fmean(volumes)) / statistics.stdev(volumes),
-        "hour_sin": math.sin(phase),
-        "hour_cos": math.cos(phase),
-    }
+def of_symbol(frame: pl.DataFrame, symbol: str) -> pl.DataFrame:
+    return frame.filter(pl.col("symbol") == symbol)
 
 
+@pytest.mark.parametrize("symbol", SYMBOLS)
 @pytest.mark.parametrize("at", [288, 300, 576, 700, 863])
 def test_every_feature_equals_its_textbook_formula(
-    bars: pl.DataFrame, features: pl.DataFrame, at: int
+    bars: pl.DataFrame, features: pl.DataFrame, at: int, symbol: str
 ) -> None:
-    row = features.row(at, named=True)
-    expected = reference(bars, at)
-    assert set(expected) == set(NAMES)
-    assert {name: row[name] for name in NAMES} == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    row = of_symbol(features, symbol).row(at, named=True)
+    expected = textbook(of_symbol(bars, symbol), of_symbol(bars, SYMBOLS[0]), at)
+    assert {*expected, *RANKED} == set(NAMES)
+    assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize(("rank", "ranked"), RANKED.items())
+def test_a_rank_is_the_share_of_symbols_not_above(
+    features: pl.DataFrame, rank: str, ranked: str
+) -> None:
+    several = features.drop_nulls(ranked).with_columns(
+        expected=pl.col(ranked).rank("average").over("event_timestamp")
+        / pl.len().over("event_timestamp")
+    )
+    assert several[rank].to_list() == several["expected"].to_list()
+    assert set(several[rank]) == {1 / 3, 2 / 3, 1.0}
+
+
+def test_equal_values_share_the_mean_of_their_ranks_and_one_alone_has_none() -> None:
+    bars = make_bars(2, ["BTC/USDT"])
+    twins = pl.concat(bars.with_columns(symbol=pl.lit(name)) for name in ("A/USDT", "B/USDT"))
+    assert price_features(twins, DAYS[1:2], BAR)["rank_volatility_48"].unique().to_list() == [0.75]
+    alone = price_features(bars, DAYS[1:2], BAR)
+    assert alone["rank_volatility_48"].null_count() == alone.height
+
+
+def test_without_bitcoin_there_is_neither_beta_nor_correlation() -> None:
+    features = price_features(make_bars(2, ["ETH/USDT"]), DAYS[1:2], BAR)
+    for name in ("beta_btc_48", "correlation_btc_288"):
+        assert features[name].null_count() == features.height
+    bitcoin = price_features(make_bars(2, ["BTC/USDT"]), DAYS[1:2], BAR)
+    assert bitcoin["beta_btc_48"].unique().to_list() == [1.0]
+    assert bitcoin["correlation_btc_48"].unique().to_list() == [1.0]
 
 
 def test_a_row_is_dated_at_its_bars_close_and_belongs_to_the_day_the_bar_opened(
@@ -81,9 +84,9 @@ def test_a_row_is_dated_at_its_bars_close_and_belongs_to_the_day_the_bar_opened(
 
 @pytest.mark.parametrize("feature", features_of("price_features"), ids=lambda each: each.name)
 def test_a_value_exists_exactly_from_its_declared_warm_up_on(
-    features: pl.DataFrame, feature: object
+    features: pl.DataFrame, feature: Feature
 ) -> None:
-    known = features[feature.name].is_not_null()
+    known = of_symbol(features, "ETH/USDT")[feature.name].is_not_null()
     assert known.arg_max() == feature.warmup
     assert known[feature.warmup :].all()
 
@@ -95,22 +98,30 @@ def test_bars_before_the_declared_warm_up_change_nothing(bars: pl.DataFrame) -> 
     assert price_features(enough, day, BAR).equals(price_features(bars, day, BAR))
     assert enough.height < bars.height or price_warmup() == 288
     one_short = bars.filter(pl.col("open_time") > start)
-    assert price_features(one_short, day, BAR)["volatility_288"].null_count() == 1
+    assert price_features(one_short, day, BAR)["volatility_288"].null_count() == len(SYMBOLS)
 
 
-def test_a_missing_bar_makes_exactly_the_windows_over_it_null(bars: pl.DataFrame) -> None:
-    gap = 400
-    features = price_features(bars.filter(pl.int_range(pl.len()) != gap), DAYS, BAR)
-    assert features.height == bars.height - 1
-    around = features.with_columns(
-        at=(pl.col("event_timestamp") - pl.col("event_timestamp").min()).dt.total_minutes() // 5
-    )
-    for feature in features_of("price_features"):
-        null = around.filter(pl.col(feature.name).is_null(), pl.col("at") >= feature.warmup)
-        # A return needs only its two ends; every other window needs all its bars.
-        ends = {"log_return_3": [403], "log_return_12": [412], "momentum": [412]}
-        every = list(range(gap + 1, gap + feature.warmup + 1))
-        assert null["at"].to_list() == ends.get(feature.name, every)
+@pytest.mark.parametrize("feature", features_of("price_features"), ids=lambda each: each.name)
+def test_a_missing_bar_makes_exactly_the_windows_over_it_null(
+    bars: pl.DataFrame, feature: Feature
+) -> None:
+    gap = bars["open_time"][400]
+    lost = (pl.col("symbol") == "ETH/USDT") & (pl.col("open_time") == gap)
+    rows = of_symbol(price_features(bars.filter(~lost), DAYS, BAR, (feature,)), "ETH/USDT")
+    assert rows.height == 3 * 288 - 1
+    null = rows.filter(pl.col(feature.name).is_null(), pl.col("event_timestamp") > gap)
+    # A return needs only its two ends; every other window needs all its bars.
+    ends = "return_" in feature.name or feature.name.startswith("momentum")
+    after = [feature.warmup] if ends else range(1, feature.warmup + 1)
+    assert null["event_timestamp"].to_list() == [gap + (bar + 1) * BAR for bar in after]
+
+
+def test_a_bar_without_bitcoin_has_no_beta(bars: pl.DataFrame) -> None:
+    gap = bars["open_time"][400]
+    lost = (pl.col("symbol") == "BTC/USDT") & (pl.col("open_time") == gap)
+    rows = of_symbol(price_features(bars.filter(~lost), DAYS, BAR), "ETH/USDT")
+    null = rows.filter(pl.col("beta_btc_48").is_null(), pl.col("event_timestamp") > gap)
+    assert null["event_timestamp"].to_list() == [gap + (bar + 1) * BAR for bar in range(49)]
 
 
 def test_a_price_that_never_moves_gives_null_where_the_formula_divides_by_zero() -> None:
@@ -120,7 +131,22 @@ def test_a_price_that_never_moves_gives_null_where_the_formula_divides_by_zero()
     features = price_features(flat, DAYS[:2], BAR)
     assert features["rsi"].null_count() == features.height
     assert features["volatility"].drop_nulls().unique().to_list() == [0.0]
+    for name in ("skewness_48", "beta_btc_48", "volume_zscore", "bollinger_position_20"):
+        assert features[name].null_count() == features.height
     assert not features.select(pl.col(pl.Float64).is_nan().any()).row(0).count(True)
+    assert not features.select(pl.col(pl.Float64).is_infinite().any()).row(0).count(True)
+
+
+def test_a_bar_that_traded_nothing_has_no_illiquidity() -> None:
+    bars = make_bars(2, ["BTC/USDT"]).with_columns(
+        volume=pl.when(pl.int_range(pl.len()) == 300).then(0.0).otherwise("volume")
+    )
+    features = price_features(bars, DAYS[:2], BAR)
+    assert features["illiquidity_48"].is_null().arg_true().to_list() == [
+        *range(48),
+        *range(300, 348),
+    ]
+    assert not features["volume_zscore"][287:].null_count()
 
 
 def test_no_bars_give_an_empty_frame_of_the_same_schema(bars: pl.DataFrame) -> None:
@@ -138,7 +164,7 @@ def test_a_bar_given_twice_is_refused(bars: pl.DataFrame) -> None:
 
 def test_a_bar_off_the_grid_is_refused(bars: pl.DataFrame) -> None:
     late = bars.with_columns(pl.col("open_time") + timedelta(seconds=1))
-    with pytest.raises(LakeError, match="864 bars do not open on a whole step of 0:05:00"):
+    with pytest.raises(LakeError, match="2592 bars do not open on a whole step of 0:05:00"):
         price_features(late, DAYS, BAR)
 
 
