@@ -22,9 +22,17 @@ top_up: dg.AutomationCondition[Any] = dg.AutomationCondition.on_cron("*/5 * * * 
     "in_latest_time_window", _OPEN_DAYS
 )
 
+# Only the open days are waited for: windows reach back to days that may never be there.
+_OPEN_DEPS_MISSING = dg.AutomationCondition.any_deps_match(
+    dg.AutomationCondition.missing() & _OPEN_DAYS & ~dg.AutomationCondition.will_be_requested()
+)
+
 #: Derived data: recomputed for the open days as soon as what it reads has changed.
 follow: dg.AutomationCondition[Any] = (
-    dg.AutomationCondition.eager().replace("in_latest_time_window", _OPEN_DAYS) & _SOUND
+    dg.AutomationCondition.eager()
+    .replace("any_deps_missing", _OPEN_DEPS_MISSING)
+    .replace("in_latest_time_window", _OPEN_DAYS)
+    & _SOUND
 )
 
 #: Assets over all days: brought up to date as soon as any day of what they read has changed. Days

@@ -14,6 +14,8 @@ from cryptoml_assets.features.catalog import (
     Table,
     features_of,
     model_features,
+    version_of,
+    warmup_of,
 )
 from cryptoml_assets.features.compute import days_before, feature_schema
 from cryptoml_assets.features.compute import price_features as compute_price
@@ -39,21 +41,22 @@ _MEANINGS = {
 }
 
 
+def _with_days_before(count: int) -> dg.AssetIn:
+    """An input of the day and of ``count`` days before it, where the partitioning has them."""
+    return dg.AssetIn(
+        partition_mapping=dg.TimeWindowPartitionMapping(
+            start_offset=-count, allow_nonexistent_upstream_partitions=True
+        )
+    )
+
+
 @daily_table(
     follow,
-    ins={
-        "raw_prices": dg.AssetIn(
-            # The days the warm-up reaches back into, where the partitioning has them.
-            partition_mapping=dg.TimeWindowPartitionMapping(
-                start_offset=-days_before(settings().bar),
-                allow_nonexistent_upstream_partitions=True,
-            )
-        )
-    },
+    ins={"raw_prices": _with_days_before(days_before(settings().bar))},
     group="features",
     kinds={"polars"},
     owner="team:features",
-    code_version="1",
+    code_version=version_of("price_features"),
     metadata=described_columns(feature_schema(features_of("price_features")), _MEANINGS),
 )
 def price_features(
@@ -79,10 +82,14 @@ def price_features(
 
 @daily_table(
     follow,
+    ins={
+        table: _with_days_before(warmup_of("onchain_features"))
+        for table in ("network_metrics", "onchain_blocks")
+    },
     group="features",
     kinds={"polars"},
     owner="team:features",
-    code_version="1",
+    code_version=version_of("onchain_features"),
     metadata=described_columns(feature_schema(features_of("onchain_features")), _MEANINGS),
 )
 def onchain_features(

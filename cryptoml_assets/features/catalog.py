@@ -13,6 +13,7 @@ unless every row its formula names is there, and where the formula has none.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,7 +22,7 @@ from typing import Literal
 import numpy as np
 
 from cryptoml_assets.features import formulas as f
-from cryptoml_assets.features.terms import Term, apply, column, columns_of, cross_rank, log
+from cryptoml_assets.features.terms import Term, apply, column, columns_of, cross_rank, digest, log
 from cryptoml_assets.features.windows import window_mean
 
 Table = Literal["price_features", "onchain_features"]
@@ -59,6 +60,8 @@ class Feature:
         name: Column name, the same in the lake, in Feast and in the model bundle.
         table: The lake table and Feast view that hold it.
         term: Value at each row.
+        window: Rows the value is about: those of its window, or the span of a smoothing, whose
+            older rows weigh little. Values so far apart have little in common.
         unit: Unit of the value.
         description: Meaning, with the source of the formula where there is one.
         model_input: Whether models are trained on it. Levels (a price, a volume) are served for
@@ -68,6 +71,7 @@ class Feature:
     name: str
     table: Table
     term: Term
+    window: int
     unit: str
     description: str
     model_input: bool = False
@@ -84,12 +88,21 @@ class Feature:
         return tuple(sorted({_SOURCES[name] for name in names & _SOURCES.keys()}))
 
 
-def _price(name: str, term: Term, unit: str, description: str, *, model: bool = False) -> Feature:
-    return Feature(name, "price_features", term, unit, description, model)
+def _price(
+    name: str,
+    term: Term,
+    unit: str,
+    description: str,
+    *,
+    window: int | None = None,
+    model: bool = False,
+) -> Feature:
+    rows = term.reach + 1 if window is None else window
+    return Feature(name, "price_features", term, rows, unit, description, model)
 
 
 def _onchain(name: str, term: Term, unit: str, description: str, *, model: bool = False) -> Feature:
-    return Feature(name, "onchain_features", term, unit, description, model)
+    return Feature(name, "onchain_features", term, term.reach + 1, unit, description, model)
 
 
 def _levels() -> Iterable[Feature]:
@@ -131,13 +144,14 @@ def _trend() -> Iterable[Feature]:
             f"Relative strength index with Wilder's smoothing of span {span} (New Concepts in "
             f"Technical Trading Systems, 1978) over {term.reach} changes; {smoothed}. Null where "
             "the close never moved.",
+            window=span + 1,
             model=span == 14,  # noqa: PLR2004
         )
     line, signal = f.macd_line(), f.macd_signal()
-    for name, term, meaning in (
-        ("macd", line, "Exponential mean of the close over 12 bars less that over 26"),
-        ("macd_signal", signal, "Exponential mean of the MACD line over 9 bars"),
-        ("macd_histogram", line - signal, "MACD line less its signal"),
+    for name, term, window, meaning in (
+        ("macd", line, 26, "Exponential mean of the close over 12 bars less that over 26"),
+        ("macd_signal", signal, 34, "Exponential mean of the MACD line over 9 bars"),
+        ("macd_histogram", line - signal, 34, "MACD line less its signal"),
     ):
         yield _price(
             name,
@@ -145,6 +159,7 @@ def _trend() -> Iterable[Feature]:
             "ratio",
             f"{meaning}, over the close (Appel, The Moving Average Convergence-Divergence Trading "
             "Method, 1979); weights are cut off after a millionth.",
+            window=window,
         )
 
 
@@ -182,8 +197,11 @@ def _volatility() -> Iterable[Feature]:
         )
     true_range = f.average_true_range(14)
     smoothed = f"Wilder's smoothing of span 14 over {true_range.reach} true ranges (Wilder, 1978)"
-    yield _price("atr_14", true_range, "quote", f"Average true range: {smoothed}.")
-    yield _price("atr_ratio_14", true_range / f.CLOSE, "ratio", "Average true range over close.")
+    for name, term, unit, meaning in (
+        ("atr_14", true_range, "quote", f"Average true range: {smoothed}."),
+        ("atr_ratio_14", true_range / f.CLOSE, "ratio", "Average true range over close."),
+    ):
+        yield _price(name, term, unit, meaning, window=15)
     yield _price(
         "bollinger_position_20",
         f.bollinger_position(20),
@@ -366,6 +384,12 @@ FEATURES: tuple[Feature, ...] = (
     *_network(),
     *_blocks(),
 )
+
+
+def version_of(table: Table) -> str:
+    """A text that changes with the features of a table: their names, order and formulas."""
+    formulas = [f"{feature.name}={digest(feature.term)}" for feature in features_of(table)]
+    return hashlib.sha256("\n".join(formulas).encode()).hexdigest()[:12]
 
 
 def features_of(table: Table) -> tuple[Feature, ...]:

@@ -6,6 +6,7 @@ or stored before. They run over every feature they are given, in property tests 
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -35,6 +36,57 @@ class Difference:
         """The value's place and both readings, as a check's message shows them."""
         where = f"{self.feature} of {self.symbol} at {self.event_timestamp:%Y-%m-%d %H:%M}"
         return f"{where}: {self.expected} before, {self.found} recomputed"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the proofs repeat of a run.
+
+    Attributes:
+        bars: ``raw_prices`` of the sampled days, of those around them, and of their warm-up.
+        rows: What is stored of the sampled days.
+        days: The sampled days, in no order.
+        cuts: For each of them an instant within it.
+        seed: What drew them.
+    """
+
+    bars: pl.DataFrame
+    rows: pl.DataFrame
+    days: tuple[date, ...]
+    cuts: tuple[datetime, ...]
+    seed: int
+
+
+def drawn(days: Sequence[date], seed: int, count: int) -> tuple[tuple[date, ...], tuple[int, ...]]:
+    """Up to ``count`` of ``days``, the newest among them, shuffled; and a second of each."""
+    chance = random.Random(seed)  # noqa: S311
+    *older, newest = sorted(set(days))
+    chosen = [newest, *chance.sample(older, min(count - 1, len(older)))]
+    chance.shuffle(chosen)
+    return tuple(chosen), tuple(chance.randrange(86_400) for _ in chosen)
+
+
+def days_around(days: Sequence[date], before: int) -> tuple[date, ...]:
+    """``days``, the one after each, and the one before with its ``before`` days of warm-up."""
+    wanted = {day + step * _DAY for day in days for step in range(-before - 1, 2)}
+    return tuple(sorted(wanted))
+
+
+def proved(sample: Sample, bar: timedelta) -> dict[str, tuple[Difference, ...]]:
+    """What each proof finds on a sample."""
+    ahead: list[Difference] = []
+    early: list[Difference] = []
+    for day, cut in zip(sample.days, sample.cuts, strict=True):
+        ahead += look_ahead(
+            sample.bars, day, bar, cut=cut, seed=sample.seed, expected=sample.rows
+        )
+        early += warm_up(sample.bars, day, bar, expected=sample.rows)
+    alone = partitions(sample.bars, sample.days, bar, expected=sample.rows)
+    return {
+        "no_look_ahead": tuple(ahead),
+        "warm_up_suffices": tuple(early),
+        "partition_independent": alone,
+    }
 
 
 def differences(

@@ -9,6 +9,7 @@ Equal terms are the same object, so whatever two features have in common is comp
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -183,6 +184,22 @@ def columns_of(terms: Iterable[Term]) -> tuple[Column, ...]:
         elif isinstance(term, Apply):
             ahead += [operand for operand in term.operands if isinstance(operand, Term)]
     return tuple(term for term in found if isinstance(term, Column))
+
+
+@cache
+def digest(term: Term) -> str:
+    """A text that two terms share when they are made of the same parts, in every process."""
+    if isinstance(term, Column):
+        parts = ["column", term.name, term.symbol]
+    elif isinstance(term, Lag):
+        parts = ["lag", str(term.steps), digest(term.term)]
+    else:
+        assert isinstance(term, Apply)
+        parts = ["apply", term.function.__name__]
+        parts += [
+            digest(each) if isinstance(each, Term) else float(each).hex() for each in term.operands
+        ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def looks_across(term: Term) -> bool:

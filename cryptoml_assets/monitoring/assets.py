@@ -100,7 +100,7 @@ def _spans(bar: timedelta) -> dict[str, int]:
     day = timedelta(days=1) // bar
     inputs = model_features()
     return {
-        feature.name: day if feature.table == "onchain_features" else feature.warmup + 1
+        feature.name: day if feature.table == "onchain_features" else feature.window
         for feature in FEATURES
         if feature.name in inputs
     }

@@ -51,7 +51,7 @@ def running_sum(values: Values, out: Values) -> None:
 
 
 def one_feature(term: Term) -> tuple[Feature, ...]:
-    return (Feature("suspect", "price_features", term, "", ""),)
+    return (Feature("suspect", "price_features", term, 1, "", ""),)
 
 
 LEAKS = {

@@ -1,9 +1,13 @@
-from datetime import UTC, datetime, timedelta
+import math
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from cryptoml_assets.features.catalog import features_of
+from cryptoml_assets.features.catalog import Feature, features_of, warmup_of
 from cryptoml_assets.features.compute import feature_schema
 from cryptoml_assets.features.onchain import onchain_features
 from tests.feature_data import DAY, FIRST, make_blocks, make_metrics, midnight, some_days
@@ -11,10 +15,16 @@ from tests.feature_data import DAY, FIRST, make_blocks, make_metrics, midnight, 
 DELAY = timedelta(hours=4)
 SYMBOLS = ("BTC/USDT", "ETH/USDT")
 LATER = datetime(2030, 1, 1, tzinfo=UTC)
+ASSETS = ("btc", "eth")
 
 
-def compute(metrics: pl.DataFrame, blocks: pl.DataFrame, now: datetime = LATER) -> pl.DataFrame:
-    return onchain_features(metrics, blocks, SYMBOLS, some_days(3), delay=DELAY, now=now)
+def compute(
+    metrics: pl.DataFrame,
+    blocks: pl.DataFrame,
+    now: datetime = LATER,
+    days: Sequence[date] = some_days(3),
+) -> pl.DataFrame:
+    return onchain_features(metrics, blocks, SYMBOLS, days, delay=DELAY, now=now)
 
 
 def test_a_row_holds_its_assets_metrics_and_the_days_blocks() -> None:
@@ -22,7 +32,7 @@ def test_a_row_holds_its_assets_metrics_and_the_days_blocks() -> None:
     assert features.schema == feature_schema(features_of("onchain_features"))
     assert features.height == 6
     bitcoin = features.filter(pl.col("symbol") == "BTC/USDT").row(1, named=True)
-    assert bitcoin == {
+    assert {name: value for name, value in bitcoin.items() if value is not None} == {
         "symbol": "BTC/USDT",
         "event_timestamp": midnight(FIRST) + 2 * DAY + DELAY,
         "active_addresses": 1001.0,
@@ -32,6 +42,8 @@ def test_a_row_holds_its_assets_metrics_and_the_days_blocks() -> None:
         "mvrv_ratio": 2.5,
         "eth_gas_used_ratio": 0.5,
         "eth_base_fee_gwei": 25.0,
+        "eth_base_fee_change_1": 0.0,
+        "eth_fee_pressure": 0.0,
         "source": "simulated",
         "date": FIRST + DAY,
     }
@@ -70,3 +82,97 @@ def test_a_row_names_every_source_that_went_in() -> None:
     assert by_row["ETH/USDT", FIRST] == "simulated"
     assert by_row["BTC/USDT", FIRST + 2 * DAY] == "replay"
     assert ("ETH/USDT", FIRST + 2 * DAY) not in by_row
+
+
+def varied_blocks(days: int) -> pl.DataFrame:
+    """Blocks whose gas, fee, transactions and addresses grow from block to block."""
+    grown = 1.0 + pl.col("number") / 100
+    return make_blocks(days).with_columns(
+        (pl.col(name) * grown).round().cast(pl.Int64)
+        for name in ("gas_used", "base_fee_per_gas", "transaction_count", "active_addresses")
+    )
+
+
+def test_changes_and_growth_equal_their_textbook_formulas() -> None:
+    metrics, blocks = make_metrics(12, assets=ASSETS), varied_blocks(12)
+    for symbol, asset in zip(SYMBOLS, ASSETS, strict=True):
+        rows = compute(metrics, blocks, days=some_days(12)).filter(pl.col("symbol") == symbol)
+        of_asset = metrics.filter(pl.col("asset") == asset).to_dicts()
+        for day in (8, 11):
+            row, now, then = rows.row(day, named=True), of_asset[day], of_asset[day - 7]
+            for feature, column in (
+                ("active_address_growth_7", "active_addresses"),
+                ("transaction_growth_7", "transaction_count"),
+                ("hash_rate_change_7", "hash_rate"),
+                ("nvt_change_7", "nvt_ratio"),
+                ("mvrv_change_7", "mvrv_ratio"),
+            ):
+                assert row[feature] == pytest.approx(math.log(now[column] / then[column]))
+            mean = {
+                back: blocks.filter(pl.col("date") == FIRST + (day - back) * DAY)
+                .select(pl.col("base_fee_per_gas", "transaction_count", "active_addresses").mean())
+                .row(0, named=True)
+                for back in (0, 1, 7)
+            }
+            for feature, column, back in (
+                ("eth_base_fee_change_1", "base_fee_per_gas", 1),
+                ("eth_base_fee_change_7", "base_fee_per_gas", 7),
+                ("eth_transaction_growth_7", "transaction_count", 7),
+                ("eth_active_address_growth_7", "active_addresses", 7),
+            ):
+                wanted = math.log(mean[0][column] / mean[back][column])
+                assert row[feature] == pytest.approx(wanted, rel=1e-9)
+            gas = blocks.filter(pl.col("date") == FIRST + day * DAY)["gas_used"]
+            assert row["eth_fee_pressure"] == (gas > 15_000_000).mean()
+
+
+@pytest.mark.parametrize("feature", features_of("onchain_features"), ids=lambda each: each.name)
+def test_a_value_exists_exactly_where_the_days_of_its_warm_up_do(feature: Feature) -> None:
+    lost = pl.col("date") != FIRST + 10 * DAY
+    metrics = make_metrics(20, assets=("eth",)).with_columns(pl.col("mvrv_ratio").fill_null(1.0))
+    blocks = varied_blocks(20)
+    rows = compute(metrics.filter(lost), blocks.filter(lost), days=some_days(20))
+    null = rows.filter(pl.col("symbol") == "ETH/USDT", pl.col(feature.name).is_null())
+    after = [10 + feature.warmup] if feature.warmup else []
+    expected = [FIRST + day * DAY for day in (*range(feature.warmup), *after)]
+    assert null["date"].to_list() == expected
+
+
+DAYS = some_days(20)
+METRICS, BLOCKS = make_metrics(20, assets=ASSETS), varied_blocks(20)
+WHOLE = compute(METRICS, BLOCKS, days=DAYS)
+
+
+@settings(max_examples=15, deadline=None)
+@given(cut=st.integers(min_value=1, max_value=19), gone=st.booleans())
+def test_what_comes_after_a_day_changes_no_bit_up_to_it(cut: int, gone: bool) -> None:
+    later = pl.col("date") > DAYS[cut]
+    tables = [
+        table.filter(~later)
+        if gone
+        else table.with_columns(
+            pl.when(later).then(pl.col(number) * 3).otherwise(pl.col(number)).alias(number)
+            for number in numbers
+        )
+        for table, numbers in (
+            (METRICS, ("active_addresses", "transaction_count", "hash_rate", "nvt_ratio")),
+            (BLOCKS, ("gas_used", "base_fee_per_gas", "transaction_count")),
+        )
+    ]
+    rows = compute(*tables, days=DAYS)
+    assert rows.filter(~later).equals(WHOLE.filter(~later))
+
+
+@settings(max_examples=10, deadline=None)
+@given(order=st.permutations(DAYS))
+def test_days_alone_in_any_order_equal_the_range(order: list[date]) -> None:
+    alone = pl.concat(compute(METRICS, BLOCKS, days=[day]) for day in order)
+    assert alone.sort("symbol", "event_timestamp").equals(WHOLE)
+
+
+@settings(max_examples=10, deadline=None)
+@given(day=st.integers(min_value=7, max_value=19))
+def test_days_before_the_declared_warm_up_change_nothing(day: int) -> None:
+    needed = pl.col("date") >= DAYS[day] - warmup_of("onchain_features") * DAY
+    rows = compute(METRICS.filter(needed), BLOCKS.filter(needed), days=[DAYS[day]])
+    assert rows.equals(WHOLE.filter(pl.col("date") == DAYS[day]))

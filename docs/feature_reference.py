@@ -1,0 +1,68 @@
+"""Writes docs/feature_reference.md from the catalog: every feature, under the name it has there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from cryptoml_assets.features.catalog import FEATURES, Feature, Table, features_of, model_features
+
+PAGE = Path(__file__).with_name("feature_reference.md")
+_HEADER = ("feature", "unit", "window", "warm-up", "from", "model input", "meaning")
+_TABLES: dict[Table, tuple[str, str]] = {
+    "price_features": (
+        "Price features",
+        "One row per symbol and closed bar. Windows and warm-up count bars of `CRYPTOML_TIMEFRAME`.",
+    ),
+    "onchain_features": (
+        "On-chain features",
+        "One row per symbol and UTC day. Windows and warm-up count days.",
+    ),
+}
+
+
+def render() -> str:
+    """The whole page as markdown."""
+    return "\n".join(
+        [
+            "# Feature reference",
+            "",
+            "Written from the catalog by `python docs/feature_reference.py`; a test holds it to "
+            "that.",
+            "",
+            f"{len(FEATURES)} features, {len(model_features())} of them model inputs. The window "
+            "is the number of rows a value is about, the warm-up that of the rows before the newest "
+            "one that it needs, all of them there; it follows from the formula. How values are made and what they promise: "
+            "[Features](features.md).",
+            "",
+            *(line for table in _TABLES for line in _section(table)),
+        ]
+    )
+
+
+def _section(table: Table) -> Iterable[str]:
+    title, about = _TABLES[table]
+    yield from (f"## {title}", "", about, "", _row(_HEADER), _row(["---"] * len(_HEADER)))
+    for feature in features_of(table):
+        yield _row(_cells(feature))
+    yield ""
+
+
+def _cells(feature: Feature) -> tuple[str, ...]:
+    return (
+        f"`{feature.name}`",
+        feature.unit,
+        str(feature.window),
+        str(feature.warmup),
+        ", ".join(f"`{source}`" for source in feature.sources) or "time alone",
+        "yes" if feature.model_input else "",
+        feature.description,
+    )
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(render())
