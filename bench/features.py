@@ -1,41 +1,79 @@
-"""All price features of the catalog against the same features in vectorised pandas.
+"""All price features of the catalog against the same features in vectorised pandas, and TA-Lib.
 
 Both sides start from the same bars in memory and end with the same rows; the values are checked
-equal to 1e-9, nulls included, before anything is timed.
+equal to 1e-9, nulls included, before anything is timed. Peak memory is that of a fresh process, and
+growth is the time a row takes as rows become more. TA-Lib is compared on one symbol, by the
+indicators it has; its values are held against ours in the tests.
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import polars as pl
 
+from bench.features_pandas import MARKET, in_pandas
 from bench.report import Claim, alternate, publish
 from cryptoml_assets.features.catalog import features_of
 from cryptoml_assets.features.compute import price_features
 
 FIRST = datetime(2024, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
-NAMES = [feature.name for feature in features_of("price_features")]
+FEATURES = features_of("price_features")
+GROWTH = (500_000, 1_000_000, 2_000_000, 4_000_000)
+LIMIT_GB = 3.0
+SEED = 7
+
+INDICATORS: dict[str, tuple[tuple[str, ...], Callable[[Any, dict[str, Any]], object]]] = {
+    "SMA 5 and 20": (
+        ("sma_5", "sma_20"),
+        lambda ta, bars: (ta.SMA(bars["close"], 5), ta.SMA(bars["close"], 20)),
+    ),
+    "RSI 7 and 14": (
+        ("rsi_7", "rsi"),
+        lambda ta, bars: (ta.RSI(bars["close"], 7), ta.RSI(bars["close"], 14)),
+    ),
+    "MACD 12, 26, 9": (
+        ("macd", "macd_signal", "macd_histogram"),
+        lambda ta, bars: ta.MACD(bars["close"]),
+    ),
+    "ATR 14": (
+        ("atr_14",),
+        lambda ta, bars: ta.ATR(bars["high"], bars["low"], bars["close"], 14),
+    ),
+    "Bollinger bands 20": (
+        ("bollinger_position_20", "bollinger_width_20"),
+        lambda ta, bars: ta.BBANDS(bars["close"], 20),
+    ),
+    "momentum 12, 48 and 288": (
+        ("momentum", "momentum_48", "momentum_288"),
+        lambda ta, bars: [ta.ROCP(bars["close"], each) for each in (12, 48, 288)],
+    ),
+}
 
 
-def make_bars(symbols: int, days: int, bar: timedelta) -> pl.DataFrame:
+def make_bars(symbols: int, count: int, bar: timedelta) -> pl.DataFrame:
     """A random walk per symbol, shaped as ``raw_prices``, with one bar in a thousand missing."""
-    rng = np.random.default_rng(7)
-    count = days * (DAY // bar)
+    rng = np.random.default_rng(SEED)
     opens = pl.datetime_range(
         FIRST, FIRST + (count - 1) * bar, bar, time_unit="us", time_zone="UTC", eager=True
     )
     frames = []
-    for index in range(symbols):
+    for name in (MARKET, *(f"S{index:03d}/USDT" for index in range(1, symbols))):
         close = 100 * np.exp(np.cumsum(rng.standard_t(4, count) * 1e-3))
         opening = np.concatenate([[100.0], close[:-1]])
         frame = pl.DataFrame(
             {
-                "symbol": [f"S{index:03d}/USDT"] * count,
+                "symbol": [name] * count,
                 "open_time": opens,
                 "open": opening,
                 "high": np.maximum(opening, close) * (1 + rng.random(count) * 1e-3),
@@ -49,49 +87,9 @@ def make_bars(symbols: int, days: int, bar: timedelta) -> pl.DataFrame:
     return pl.concat(frames)
 
 
-def in_pandas(bars: pd.DataFrame, bar: timedelta) -> pd.DataFrame:
-    """The same features, on a frame of times by symbols: one rolling pass covers all."""
-    columns = ["high", "low", "close", "volume"]
-    # pivot_table would aggregate, and take longer.
-    wide = bars.pivot(index="open_time", columns="symbol", values=columns)  # noqa: PD010
-    grid = pd.date_range(wide.index[0], wide.index[-1], freq=bar, name="open_time")
-    wide = wide.reindex(grid)
-    close, log_volume = wide["close"], np.log1p(wide["volume"])
-    returns = np.log(close / close.shift(1))
-    change = close.diff()
-    gain = change.clip(lower=0.0).rolling(14).mean()
-    loss = (-change).clip(lower=0.0).rolling(14).mean()
-    sma_5, sma_20 = close.rolling(5).mean(), close.rolling(20).mean()
-    volume_rolling = log_volume.rolling(288)
-    closes_at = grid + bar
-    phase = (closes_at - closes_at.normalize()).total_seconds().to_numpy() * (2 * np.pi / 86_400)
-    over_symbols = np.ones(close.shape[1])
-    features = {
-        "price": close,
-        "volume": wide["volume"],
-        "sma_5": sma_5,
-        "sma_20": sma_20,
-        "rsi": 100 * gain / (gain + loss),
-        "volatility": returns.rolling(20).std(),
-        "momentum": close / close.shift(12) - 1,
-        "log_return_1": returns,
-        "log_return_3": np.log(close / close.shift(3)),
-        "log_return_12": np.log(close / close.shift(12)),
-        "sma_gap_5": close / sma_5 - 1,
-        "sma_gap_20": close / sma_20 - 1,
-        "volatility_288": returns.rolling(288).std(),
-        "high_low_range": np.log(wide["high"] / wide["low"]),
-        "volume_zscore": (log_volume - volume_rolling.mean()) / volume_rolling.std(),
-        "hour_sin": np.outer(np.sin(phase), over_symbols),
-        "hour_cos": np.outer(np.cos(phase), over_symbols),
-    }
-    rows = pd.DataFrame(
-        {name: np.asarray(values).ravel(order="F") for name, values in features.items()}
-    )
-    rows.insert(0, "symbol", np.repeat(close.columns.to_numpy(), len(grid)))
-    moments = np.tile(closes_at.tz_convert(None).to_numpy(), close.shape[1])
-    rows.insert(1, "event_timestamp", pd.DatetimeIndex(moments, tz="UTC"))
-    return rows[rows["price"].notna()].reset_index(drop=True)
+def days_of(bars: pl.DataFrame) -> list[date]:
+    """The days that ``bars`` lie on."""
+    return bars["open_time"].dt.date().unique().to_list()
 
 
 def check_equal(ours: pl.DataFrame, theirs: pd.DataFrame) -> None:
@@ -99,36 +97,103 @@ def check_equal(ours: pl.DataFrame, theirs: pd.DataFrame) -> None:
     assert ours["symbol"].to_list() == theirs["symbol"].to_list()
     moments = theirs["event_timestamp"].dt.tz_convert(None).to_numpy().astype("datetime64[us]")
     assert (ours["event_timestamp"].to_numpy() == moments).all()
-    for name in NAMES:
+    assert set(theirs.columns[2:]) == {feature.name for feature in FEATURES}
+    for feature in FEATURES:
         np.testing.assert_allclose(
-            ours[name].fill_null(np.nan).to_numpy(),
-            theirs[name].to_numpy(),
+            ours[feature.name].fill_null(np.nan).to_numpy(),
+            theirs[feature.name].to_numpy(),
             rtol=1e-9,
             atol=1e-9,
-            err_msg=name,
+            err_msg=feature.name,
         )
 
 
+def against_pandas(bars: pl.DataFrame, bar: timedelta, runs: int, what: str) -> Claim:
+    """Time of both sides on the same bars, after their values were found equal."""
+    days, theirs = days_of(bars), bars.to_pandas()
+    check_equal(price_features(bars, days, bar), in_pandas(theirs, bar))
+    seconds = alternate(
+        lambda: price_features(bars, days, bar), lambda: in_pandas(theirs, bar), runs
+    )
+    return Claim.of_seconds(
+        f"{len(FEATURES)} price features of {what}: pandas {pd.__version__}", *seconds, target=5.0
+    )
+
+
+def peak_memory(options: argparse.Namespace, what: str) -> Claim:
+    """Largest resident memory of a process that makes the bars and computes all features once."""
+    command = [sys.executable, "-m", "bench.features", "--peak"]
+    command += [f"--symbols={options.symbols}", f"--days={options.days}"]
+    command += [f"--minutes={options.minutes}"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    peak = float(done.stdout) / 1e6
+    claim = f"peak memory of {what}, the bars included: limit"
+    return Claim(claim, round(peak, 3), LIMIT_GB, "GB", round(LIMIT_GB / peak, 3), 1.0)
+
+
+def growth(symbols: int, bar: timedelta, runs: int) -> list[Claim]:
+    """Time a row takes, from the fewest rows to ever more."""
+    claims = []
+    first = 0.0
+    for rows in GROWTH:
+        bars = make_bars(symbols, rows // symbols, bar)
+        days = days_of(bars)
+        spent = []
+        for _ in range(runs + 1):
+            began = time.perf_counter()
+            price_features(bars, days, bar)
+            spent.append(time.perf_counter() - began)
+        each = min(spent[1:]) / bars.height * 1e6
+        first = first or each
+        claim = f"growth: microseconds a row, {rows / 1e6:g} M rows: of {GROWTH[0] / 1e6:g} M"
+        claims.append(
+            Claim(claim, round(each, 4), round(first, 4), "us", round(first / each, 3), 0.9)
+        )
+    return claims
+
+
+def against_talib(bars: pl.DataFrame, bar: timedelta, runs: int) -> list[Claim]:
+    """Indicators of one symbol; nothing where TA-Lib is not installed."""
+    try:
+        import talib  # noqa: PLC0415
+    except ImportError:
+        print("TA-Lib is not installed; not compared")
+        return []
+    one = bars.filter(pl.col("symbol") == MARKET)
+    days = days_of(one)
+    arrays = {name: one[name].to_numpy() for name in ("high", "low", "close")}
+    claims = []
+    for what, (names, call) in INDICATORS.items():
+        chosen = [feature for feature in FEATURES if feature.name in names]
+        seconds = alternate(
+            lambda chosen=chosen: price_features(one, days, bar, chosen),
+            lambda call=call: call(talib, arrays),
+            runs,
+        )
+        claim = f"{what}, {one.height} bars of one symbol: TA-Lib {talib.__version__}"
+        claims.append(Claim.of_seconds(claim, *seconds, target=0.0))
+    return claims
+
+
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--symbols", type=int, default=5)
-    options.add_argument("--days", type=int, default=60)
-    options.add_argument("--minutes", type=int, default=5, help="length of a bar")
-    options.add_argument("--runs", type=int, default=9)
-    chosen = options.parse_args()
-    bar = timedelta(minutes=chosen.minutes)
-    days = [date(2024, 1, 1) + timedelta(days=offset) for offset in range(chosen.days)]
-    bars = make_bars(chosen.symbols, chosen.days, bar)
-    pandas_bars = bars.to_pandas()
-    check_equal(price_features(bars, days, bar), in_pandas(pandas_bars, bar))
-    ours, theirs = alternate(
-        lambda: price_features(bars, days, bar), lambda: in_pandas(pandas_bars, bar), chosen.runs
-    )
-    what = (
-        f"{len(NAMES)} price features of {bars.height} {chosen.minutes}-minute bars "
-        f"({chosen.symbols} symbols) against pandas {pd.__version__}"
-    )
-    publish("features", [Claim.of_seconds(what, ours, theirs, target=1.0)])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--symbols", type=int, default=5)
+    parser.add_argument("--days", type=int, default=365)
+    parser.add_argument("--minutes", type=int, default=1, help="length of a bar")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--peak", action="store_true", help="print our peak memory in kB, no more")
+    options = parser.parse_args()
+    bar = timedelta(minutes=options.minutes)
+    bars = make_bars(options.symbols, options.days * (DAY // bar), bar)
+    if options.peak:
+        price_features(bars, days_of(bars), bar)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        return
+    what = f"{bars.height} {options.minutes}-minute bars ({options.symbols} symbols)"
+    claims = [against_pandas(bars, bar, options.runs, what), peak_memory(options, what)]
+    claims += against_talib(bars, bar, options.runs)
+    del bars
+    publish("features", [*claims, *growth(options.symbols, bar, options.runs)])
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from cryptoml_assets.errors import TrainingDataError
 from cryptoml_assets.features.catalog import (
     FEATURES,
     TTL,
-    Table,
     features_of,
     model_features,
     version_of,
@@ -19,6 +18,7 @@ from cryptoml_assets.features.catalog import (
 )
 from cryptoml_assets.features.compute import days_before, feature_schema
 from cryptoml_assets.features.compute import price_features as compute_price
+from cryptoml_assets.features.feature import Table
 from cryptoml_assets.features.onchain import onchain_features as compute_onchain
 from cryptoml_assets.features.report import label_plot, null_shares, volatility_plot
 from cryptoml_assets.features.training_set import training_schema

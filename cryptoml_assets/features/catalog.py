@@ -4,28 +4,25 @@ The computation, the Feast views, the columns the UI shows, the inputs of a mode
 the docs all come from :data:`FEATURES`.
 
 A feature is a term (:mod:`~cryptoml_assets.features.terms`) over a regular grid, a row that did not
-happen being missing; how far back it reaches is part of the term. Price features see the bars of a
-symbol: ``open``, ``high``, ``low``, ``close`` and ``volume``, and the phase of day and week. On-chain
-features see one row for each UTC day: the network metrics of the symbol's base asset beside the
-aggregates of the Ethereum blocks of that day. A window is therefore a span of time. A value is null
-unless every row its formula names is there, and where the formula has none.
+happen being missing. Price features see the bars of a symbol: ``open``, ``high``, ``low``,
+``close`` and ``volume``, and the phase of day and week. On-chain features see one row for each UTC
+day: the network metrics of the symbol's base asset beside the aggregates of the Ethereum blocks of
+that day. A window is therefore a span of time. A value is null unless every row its formula names
+is there, and where the formula has none.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
 
 import numpy as np
 
 from cryptoml_assets.features import formulas as f
-from cryptoml_assets.features.terms import Term, apply, column, columns_of, cross_rank, digest, log
+from cryptoml_assets.features.feature import BLOCKS, METRICS, Feature, Table
+from cryptoml_assets.features.terms import Term, apply, column, cross_rank, log
 from cryptoml_assets.features.windows import window_mean
-
-Table = Literal["price_features", "onchain_features"]
 
 #: Age past which a feature row is no longer used, in training joins and online alike.
 TTL = timedelta(days=7)
@@ -33,59 +30,7 @@ TTL = timedelta(days=7)
 #: The symbol that stands for the market in beta and correlation.
 MARKET = "BTC/USDT"
 
-#: Columns an on-chain feature sees: of the symbol's base asset, and of the blocks, for all symbols.
-METRICS = ("active_addresses", "transaction_count", "hash_rate", "nvt_ratio", "mvrv_ratio")
-BLOCKS = (
-    "block_gas_used",
-    "block_gas_limit",
-    "block_base_fee",
-    "block_transactions",
-    "block_active_addresses",
-    "block_above_target",
-)
-
 _WEI_PER_GWEI = 1e9
-_SOURCES = {
-    **dict.fromkeys(("open", "high", "low", "close", "volume"), "raw_prices"),
-    **dict.fromkeys(METRICS, "network_metrics"),
-    **dict.fromkeys(BLOCKS, "onchain_blocks"),
-}
-
-
-@dataclass(frozen=True, eq=False)
-class Feature:
-    """One column of a feature table.
-
-    Attributes:
-        name: Column name, the same in the lake, in Feast and in the model bundle.
-        table: The lake table and Feast view that hold it.
-        term: Value at each row.
-        window: Rows the value is about: those of its window, or the span of a smoothing, whose
-            older rows weigh little. Values so far apart have little in common.
-        unit: Unit of the value.
-        description: Meaning, with the source of the formula where there is one.
-        model_input: Whether models are trained on it. Levels (a price, a volume) are served for
-            people and other consumers; models get stationary quantities.
-    """
-
-    name: str
-    table: Table
-    term: Term
-    window: int
-    unit: str
-    description: str
-    model_input: bool = False
-
-    @property
-    def warmup(self) -> int:
-        """Rows (bars or days) before the newest one that a value needs; 0: the newest alone."""
-        return self.term.reach
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """The lake tables a value is made of."""
-        names = {each.name for each in columns_of([self.term])}
-        return tuple(sorted({_SOURCES[name] for name in names & _SOURCES.keys()}))
 
 
 def _price(
@@ -388,7 +333,7 @@ FEATURES: tuple[Feature, ...] = (
 
 def version_of(table: Table) -> str:
     """A text that changes with the features of a table: their names, order and formulas."""
-    formulas = [f"{feature.name}={digest(feature.term)}" for feature in features_of(table)]
+    formulas = [f"{feature.name}={feature.term.digest}" for feature in features_of(table)]
     return hashlib.sha256("\n".join(formulas).encode()).hexdigest()[:12]
 
 

@@ -14,8 +14,9 @@ from cryptoml_assets.features.assets import (
     price_features,
     training_set,
 )
-from cryptoml_assets.features.catalog import TTL, Table, features_of
+from cryptoml_assets.features.catalog import TTL, features_of
 from cryptoml_assets.features.compute import days_before
+from cryptoml_assets.features.feature import Table
 from cryptoml_assets.partitions import check_days, day_start
 from cryptoml_assets.resources.feature_store import FeatureStoreResource
 from cryptoml_assets.resources.io_manager import LakeIOManager

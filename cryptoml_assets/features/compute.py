@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 
 import numpy as np
 import polars as pl
 
-from cryptoml_assets.features.catalog import Feature, features_of, price_warmup
+from cryptoml_assets.features.catalog import features_of, price_warmup
 from cryptoml_assets.features.engine import evaluate
+from cryptoml_assets.features.feature import Feature
 from cryptoml_assets.features.grid import UTC_TIME, Grid, Rows, Span, lay_out
 from cryptoml_assets.features.terms import Values, columns_of
 
@@ -133,9 +134,11 @@ def _ordinals(days: Sequence[date]) -> list[int]:
 def _phases(span: Span) -> dict[str, Values]:
     """Angle of the end of each step in the UTC day and in the week."""
     ends = span.begins + span.step // timedelta(microseconds=1)
-    since_midnight = ends % _DAY_MICROSECONDS
-    since_monday = (ends + _MONDAY * _DAY_MICROSECONDS) % (7 * _DAY_MICROSECONDS)
+    since_monday = ends + _MONDAY * _DAY_MICROSECONDS
     return {
-        "day_phase": (since_midnight * (2.0 * math.pi / _DAY_MICROSECONDS))[np.newaxis],
-        "week_phase": (since_monday * (2.0 * math.pi / (7 * _DAY_MICROSECONDS)))[np.newaxis],
+        name: ((since % period) * np.float64(2.0 * math.pi / period))[np.newaxis]
+        for name, since, period in (
+            ("day_phase", ends, _DAY_MICROSECONDS),
+            ("week_phase", since_monday, 7 * _DAY_MICROSECONDS),
+        )
     }

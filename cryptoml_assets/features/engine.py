@@ -126,16 +126,15 @@ def _run(
     for step in plan.steps:
         start = step.start
         if step.function is None:
-            out = _view(step.operands[0], columns, buffers, plan.halo, width)
-            for index in step.outputs:
-                store(index, out)
-            continue
-        out = buffers[step.shared][step.buffer][:, start:width]
-        step.function(
-            *(_view(each, columns, buffers, start, width) for each in step.operands), out=out
-        )
+            done = np.asarray(_view(step.operands[0], columns, buffers, plan.halo, width))
+        else:
+            out = buffers[step.shared][step.buffer][:, start:width]
+            step.function(
+                *(_view(each, columns, buffers, start, width) for each in step.operands), out=out
+            )
+            done = out[:, plan.halo - start :]
         for index in step.outputs:
-            store(index, out[:, plan.halo - start :])
+            store(index, done)
 
 
 def _view(
@@ -187,9 +186,7 @@ class _Layout:
             base, lag = _base(output)
             if lag and isinstance(base, Apply):
                 self._uses[base] += 1
-        steps: list[_Step] = []
-        for term in self._order:
-            steps.append(self._step(term, tuple(wanted.get(term, ()))))
+        steps = [self._step(term, tuple(wanted.get(term, ()))) for term in self._order]
         for output, indexes in wanted.items():
             if not isinstance(output, Apply):
                 steps.append(
@@ -215,9 +212,7 @@ class _Layout:
         for base in spent:
             if base in lagged:
                 self._free[base.shared].append(self._place[base])
-        step = _Step(
-            term.function, operands, self._place[term], term.shared, term.reach, outputs
-        )
+        step = _Step(term.function, operands, self._place[term], term.shared, term.reach, outputs)
         if not self._uses[term]:
             self._free[term.shared].append(self._place[term])
         return step

@@ -23,6 +23,7 @@ from cryptoml_assets.features.terms import (
 )
 from cryptoml_assets.features.windows import (
     decayed_mean,
+    decayed_sum,
     window_mean,
     window_squares,
     window_sum,
@@ -87,8 +88,8 @@ def rsi(span: int) -> Term:
     """
     change = CLOSE - CLOSE.lag(1)
     factor = 1.0 - 1.0 / span
-    gains = decayed_mean(larger(change, 0.0), factor, kept(factor))
-    return 100.0 * gains / decayed_mean(apply(np.abs, change), factor, kept(factor))
+    gains = decayed_sum(larger(change, 0.0), factor, kept(factor))
+    return 100.0 * gains / decayed_sum(apply(np.abs, change), factor, kept(factor))
 
 
 def average_true_range(span: int) -> Term:
@@ -125,8 +126,9 @@ def bollinger_width(bars: int) -> Term:
 def volume_zscore(bars: int) -> Term:
     """Log volume in sample standard deviations from its mean; undefined where it never varied."""
     volume = apply(np.log1p, VOLUME)
-    deviation = sqrt(window_squares(volume, bars) * (1.0 / (bars - 1)))
-    return (volume - window_mean(volume, bars)) / deviation
+    mean, squares = _deviations(volume, bars)
+    varied = _varied(squares, window_sum(volume * volume, bars))
+    return (volume - mean) / sqrt(varied * (1.0 / (bars - 1)))
 
 
 def illiquidity(bars: int) -> Term:
@@ -185,11 +187,12 @@ def correlation(symbol: str, bars: int) -> Term:
     Undefined where either return never varied.
     """
     returns, market = log_return(), log_return().of(symbol)
-    scale = 1.0
-    for each in (returns, market):
-        _, squares = _deviations(each, bars)
-        scale = _varied(squares, window_sum(each * each, bars)) * scale
-    return smaller(larger(_products(returns, market, bars) / sqrt(scale), -1.0), 1.0)
+    own, others = (
+        _varied(_deviations(each, bars)[1], window_sum(each * each, bars))
+        for each in (returns, market)
+    )
+    share = _products(returns, market, bars) / sqrt(own * others)
+    return smaller(larger(share, -1.0), 1.0)
 
 
 def growth(term: Term, steps: int) -> Term:
@@ -225,7 +228,7 @@ def _power(term: Term, power: int) -> Term:
 def _deviations(term: Term, bars: int) -> tuple[Term, Term]:
     """Mean of a window, and sum of squared deviations from it, by its raw sums.
 
-    For quantities whose mean is small beside their spread, as that of returns is.
+    For quantities whose mean is not large beside their spread, as of returns or log volumes.
     """
     total = window_sum(term, bars)
     mean = total * (1.0 / bars)

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 from cryptoml_assets.errors import LakeError
 from cryptoml_assets.features.engine import Store
 from cryptoml_assets.features.terms import Column, Values
+
+Number = TypeVar("Number", np.float64, np.int64)
 
 UTC_TIME = pl.Datetime("us", "UTC")
 _DAY = timedelta(days=1)
@@ -122,23 +125,20 @@ class Rows:
     """The wanted places of a grid as rows, one symbol after the other, oldest first.
 
     Attributes:
+        places: Symbol and step of each row.
         height: Number of rows.
     """
 
     def __init__(self, wanted: NDArray[np.bool_], halo: int) -> None:
         """Arguments are the wanted symbols and steps of a grid, and the steps before the first."""
         self._wanted = wanted[:, halo:]
-        self._places = np.nonzero(wanted)
-        self.height = len(self._places[0])
+        symbol, step = np.nonzero(wanted)
+        self.places: tuple[NDArray[np.intp], NDArray[np.intp]] = (symbol, step)
+        self.height = len(symbol)
         before = np.cumsum(self._wanted.sum(axis=1)) - self._wanted.sum(axis=1)
         inside = np.cumsum(self._wanted, axis=1, dtype=np.int64) - self._wanted
         self._row = inside + before[:, np.newaxis]
         self._picks: dict[int, list[tuple[slice, NDArray[np.int64] | slice]]] = {}
-
-    @property
-    def places(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Symbol and step of each row."""
-        return self._places
 
     def collect(self, count: int, fill: Callable[[Store], None]) -> list[pl.Series]:
         """``count`` columns of values, from a function that hands over each block of them.
@@ -159,9 +159,7 @@ class Rows:
         with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
             return list(pool.map(_finite, columns))
 
-    def _pick(
-        self, begin: int, width: int
-    ) -> list[tuple[slice, NDArray[np.int64] | slice]]:
+    def _pick(self, begin: int, width: int) -> list[tuple[slice, NDArray[np.int64] | slice]]:
         """For each symbol the rows a block fills, and the steps of the block they come from."""
         if begin in self._picks:
             return self._picks[begin]
@@ -170,16 +168,14 @@ class Rows:
             chosen = np.flatnonzero(wanted)
             first = int(self._row[symbol, begin])
             whole = len(chosen) == width
-            picks.append(
-                (slice(first, first + len(chosen)), slice(None) if whole else chosen)
-            )
+            picks.append((slice(first, first + len(chosen)), slice(None) if whole else chosen))
         self._picks[begin] = picks
         return picks
 
 
 def _scattered(
-    values: NDArray[np.generic], place: NDArray[np.int64], shape: tuple[int, int], empty: float
-) -> NDArray[np.generic]:
+    values: NDArray[Number], place: NDArray[np.int64], shape: tuple[int, int], empty: float
+) -> NDArray[Number]:
     laid = np.full(shape, empty, values.dtype)
     laid.reshape(-1)[place] = values
     return laid

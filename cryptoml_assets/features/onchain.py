@@ -8,8 +8,9 @@ from datetime import date, datetime, timedelta
 import numpy as np
 import polars as pl
 
-from cryptoml_assets.features.catalog import BLOCKS, METRICS, Feature, features_of
+from cryptoml_assets.features.catalog import features_of
 from cryptoml_assets.features.compute import computed, feature_schema
+from cryptoml_assets.features.feature import BLOCKS, METRICS, Feature
 from cryptoml_assets.features.grid import UTC_TIME, Span, lay_out, midnight
 from cryptoml_assets.features.terms import Values
 

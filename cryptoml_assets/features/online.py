@@ -19,7 +19,8 @@ import yaml
 from feast import FeatureStore, RepoConfig
 
 from cryptoml_assets.features import views
-from cryptoml_assets.features.catalog import Table, features_of
+from cryptoml_assets.features.catalog import features_of
+from cryptoml_assets.features.feature import Table
 from cryptoml_serving.contract.feature_store import JOIN_KEY, feature_store_environment
 
 _CONFIGURATION = "feature_store.yaml"

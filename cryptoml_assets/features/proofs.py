@@ -14,8 +14,9 @@ from datetime import date, datetime, timedelta
 import numpy as np
 import polars as pl
 
-from cryptoml_assets.features.catalog import Feature, features_of
+from cryptoml_assets.features.catalog import features_of
 from cryptoml_assets.features.compute import price_features
+from cryptoml_assets.features.feature import Feature
 
 _DAY = timedelta(days=1)
 _KEY = ("symbol", "event_timestamp")
@@ -77,9 +78,7 @@ def proved(sample: Sample, bar: timedelta) -> dict[str, tuple[Difference, ...]]:
     ahead: list[Difference] = []
     early: list[Difference] = []
     for day, cut in zip(sample.days, sample.cuts, strict=True):
-        ahead += look_ahead(
-            sample.bars, day, bar, cut=cut, seed=sample.seed, expected=sample.rows
-        )
+        ahead += look_ahead(sample.bars, day, bar, cut=cut, seed=sample.seed, expected=sample.rows)
         early += warm_up(sample.bars, day, bar, expected=sample.rows)
     alone = partitions(sample.bars, sample.days, bar, expected=sample.rows)
     return {
@@ -137,7 +136,7 @@ def look_ahead(
     names = [feature.name for feature in features]
     known = pl.col("event_timestamp") <= cut
     before = expected.filter(known, pl.col("date") == day)
-    found = []
+    found: list[Difference] = []
     for kept in (0.0, 0.7):
         rows = price_features(
             changed_after(bars, cut, seed, kept), [day, day + _DAY], bar, features

@@ -2,7 +2,7 @@
 
 A term is a column, a term some steps earlier, or a function of terms at the same step; windows are
 built of these alone (:mod:`~cryptoml_assets.features.windows`). There is no running state, so a
-value depends on the grid between :attr:`Term.reach` steps before it and itself, and on nothing else.
+value depends on the grid from :attr:`Term.reach` steps before it up to itself, and on nothing else.
 
 Equal terms are the same object, so whatever two features have in common is computed once.
 """
@@ -31,10 +31,14 @@ class Term:
     Attributes:
         reach: Steps before the newest one that a value needs (0: the newest step alone).
         shared: Whether all symbols have the same value.
+        across: Whether a symbol's value depends on rows of other symbols.
+        digest: A text that two terms share when they are made of the same parts, in every process.
     """
 
     reach: int
     shared: bool
+    across: bool
+    digest: str
 
     def __add__(self, other: Operand) -> Term:
         return apply(np.add, self, other)
@@ -80,19 +84,14 @@ Operand = Term | float
 
 @dataclass(frozen=True, eq=False)
 class Column(Term):
-    """A column of the grid.
-
-    Attributes:
-        name: What it holds.
-        symbol: Whose; at each symbol its own when empty.
-        shared: Whether the grid has it once for all symbols.
-        reach: None.
-    """
+    """A column of the grid, of ``symbol`` when it names one, else of each symbol its own."""
 
     name: str
     symbol: str
+    reach: int
     shared: bool
-    reach: int = 0
+    across: bool
+    digest: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,16 +100,10 @@ class Lag(Term):
 
     term: Term
     steps: int
-
-    @property
-    def reach(self) -> int:  # type: ignore[override]
-        """Steps before the newest one that a value needs."""
-        return self.term.reach + self.steps
-
-    @property
-    def shared(self) -> bool:  # type: ignore[override]
-        """Whether all symbols have the same value."""
-        return self.term.shared
+    reach: int
+    shared: bool
+    across: bool
+    digest: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,23 +114,27 @@ class Apply(Term):
     operands: tuple[Operand, ...]
     reach: int
     shared: bool
+    across: bool
+    digest: str
 
 
-@cache
 def column(name: str, *, shared: bool = False) -> Term:
     """The column ``name`` of the grid; ``shared`` when it is the same for all symbols."""
-    return Column(name, "", shared)
+    return _column(name, "", shared=shared)
 
 
 @cache
 def apply(function: Function, *operands: Operand) -> Term:
-    """``function`` of ``operands`` at each step."""
+    """``function`` of ``operands``, a term among them, at each step."""
     terms = [operand for operand in operands if isinstance(operand, Term)]
+    parts = [each.digest if isinstance(each, Term) else float(each).hex() for each in operands]
     return Apply(
         function,
         operands,
-        max(term.reach for term in terms),
-        all(term.shared for term in terms),
+        reach=max(term.reach for term in terms),
+        shared=all(term.shared for term in terms),
+        across=function is rank_rows or any(term.across for term in terms),
+        digest=_digest("apply", function.__name__, *parts),
     )
 
 
@@ -186,70 +183,53 @@ def columns_of(terms: Iterable[Term]) -> tuple[Column, ...]:
     return tuple(term for term in found if isinstance(term, Column))
 
 
-@cache
-def digest(term: Term) -> str:
-    """A text that two terms share when they are made of the same parts, in every process."""
-    if isinstance(term, Column):
-        parts = ["column", term.name, term.symbol]
-    elif isinstance(term, Lag):
-        parts = ["lag", str(term.steps), digest(term.term)]
-    else:
-        assert isinstance(term, Apply)
-        parts = ["apply", term.function.__name__]
-        parts += [
-            digest(each) if isinstance(each, Term) else float(each).hex() for each in term.operands
-        ]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def looks_across(term: Term) -> bool:
-    """Whether a symbol's value depends on the rows of other symbols."""
-    if isinstance(term, Column):
-        return bool(term.symbol)
-    if isinstance(term, Lag):
-        return looks_across(term.term)
-    return _across(term)
-
-
 def rank_rows(values: Values, out: Values) -> None:
     """Ranks of :func:`cross_rank`: one row of ``values`` for each symbol, one column for a step."""
-    below = np.zeros(values.shape, np.int32)
-    for row in values:
-        below += row < values
-        below += row <= values
-    known = np.isfinite(values)
-    count = known.sum(axis=0, dtype=np.int32)
     # Twice the mean rank is the number below, plus the number not above, plus one.
-    np.divide(below + 1, 2 * count, out=out)
+    kind = np.uint8 if 2 * len(values) < np.iinfo(np.uint8).max else np.int32
+    twice = np.ones(values.shape, kind)
+    for row in values:
+        twice += (row < values).view(np.uint8)
+        twice += (row <= values).view(np.uint8)
+    known = np.isfinite(values)
+    count = known.sum(axis=0, dtype=kind)
+    np.divide(twice, 2.0 * count, out=out)
     out[~known | (count < 2)] = np.nan  # noqa: PLR2004
 
 
 @cache
+def _column(name: str, symbol: str, *, shared: bool) -> Term:
+    digest = _digest("column", name, symbol)
+    return Column(name, symbol, reach=0, shared=shared, across=bool(symbol), digest=digest)
+
+
+@cache
 def _lag(term: Term, steps: int) -> Term:
-    return _lag(term.term, term.steps + steps) if isinstance(term, Lag) else Lag(term, steps)
+    if isinstance(term, Lag):
+        return _lag(term.term, term.steps + steps)
+    return Lag(
+        term,
+        steps,
+        reach=term.reach + steps,
+        shared=term.shared,
+        across=term.across,
+        digest=_digest("lag", str(steps), term.digest),
+    )
 
 
 @cache
 def _of(term: Term, symbol: str) -> Term:
-    if isinstance(term, Column):
-        return term if term.shared else _column_of(term.name, symbol)
     if isinstance(term, Lag):
         return _of(term.term, symbol).lag(term.steps)
-    assert isinstance(term, Apply)
-    operands = (
-        _of(operand, symbol) if isinstance(operand, Term) else operand for operand in term.operands
-    )
-    return apply(term.function, *operands)
+    if isinstance(term, Apply):
+        return apply(
+            term.function,
+            *(_of(each, symbol) if isinstance(each, Term) else each for each in term.operands),
+        )
+    if isinstance(term, Column) and not term.shared:
+        return _column(term.name, symbol, shared=True)
+    return term
 
 
-@cache
-def _column_of(name: str, symbol: str) -> Term:
-    return Column(name, symbol, shared=True)
-
-
-@cache
-def _across(term: Term) -> bool:
-    assert isinstance(term, Apply)
-    return term.function is rank_rows or any(
-        looks_across(operand) for operand in term.operands if isinstance(operand, Term)
-    )
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -6,7 +6,8 @@ from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueT
 from feast.data_format import DeltaFormat
 from feast.types import Float64, String
 
-from cryptoml_assets.features.catalog import TTL, Table, features_of, model_features
+from cryptoml_assets.features.catalog import TTL, features_of, model_features
+from cryptoml_assets.features.feature import Table
 from cryptoml_serving.contract.feature_store import JOIN_KEY
 from cryptoml_serving.contract.registry import FEATURE_SERVICE
 

@@ -12,6 +12,9 @@ A missing value makes every window over it missing, and no other.
 
 from __future__ import annotations
 
+import functools
+import itertools
+from collections.abc import Iterable
 from functools import cache
 
 from cryptoml_assets.features.terms import Term
@@ -19,27 +22,12 @@ from cryptoml_assets.features.terms import Term
 
 def window_sum(term: Term, length: int) -> Term:
     """Sum of the newest ``length`` values."""
-    total: Term | None = None
-    covered = 0
-    for size in _parts(length):
-        part = _doubled_sum(term, size).lag(covered)
-        total = part if total is None else total + part
-        covered += size
-    assert total is not None
-    return total
+    return _joined(_doubled_sum(term, size).lag(covered) for size, covered in _parts(length))
 
 
 def window_mean(term: Term, length: int) -> Term:
     """Mean of the newest ``length`` values; exactly their value where they are all equal."""
-    mean: Term | None = None
-    covered = 0
-    for size in _parts(length):
-        part = (_doubled_sum(term, size) * (1.0 / size)).lag(covered)
-        share = size / (covered + size)
-        mean = part if mean is None else mean + (part - mean) * share
-        covered += size
-    assert mean is not None
-    return mean
+    return _merged(term, length)[0]
 
 
 def window_squares(term: Term, length: int) -> Term:
@@ -49,21 +37,7 @@ def window_squares(term: Term, length: int) -> Term:
     deviations of adjacent windows are merged (Chan, Golub and LeVeque, Updating Formulae and a
     Pairwise Algorithm for Computing Sample Variances, 1979).
     """
-    squares = mean = None
-    covered = 0
-    for size in _parts(length):
-        part = (_doubled_sum(term, size) * (1.0 / size)).lag(covered)
-        part_squares = _doubled_squares(term, size).lag(covered)
-        if squares is None or mean is None:
-            mean, squares = part, part_squares
-        else:
-            gap = part - mean
-            total = covered + size
-            mean = mean + gap * (size / total)
-            squares = (squares + part_squares) + gap * gap * (covered * size / total)
-        covered += size
-    assert squares is not None
-    return squares
+    return _merged(term, length)[1]
 
 
 def decayed_mean(term: Term, factor: float, length: int) -> Term:
@@ -72,14 +46,39 @@ def decayed_mean(term: Term, factor: float, length: int) -> Term:
     What a recursive smoothing with decay ``factor`` tends to, cut off after ``length`` values: the
     weights are scaled to add up to one.
     """
-    total: Term | None = None
-    covered = 0
-    for size in _parts(length):
-        part = _doubled_decay(term, factor, size).lag(covered)
-        total = part if total is None else total + part * factor**covered
-        covered += size
-    assert total is not None
-    return total * ((1.0 - factor) / (1.0 - factor**length))
+    return decayed_sum(term, factor, length) * ((1.0 - factor) / (1.0 - factor**length))
+
+
+def decayed_sum(term: Term, factor: float, length: int) -> Term:
+    """Sum of the newest ``length`` values, each times ``factor`` to the power of its age."""
+    return _joined(
+        _doubled_decay(term, factor, size).lag(covered) * factor**covered
+        if covered
+        else _doubled_decay(term, factor, size)
+        for size, covered in _parts(length)
+    )
+
+
+def _joined(parts: Iterable[Term]) -> Term:
+    return functools.reduce(Term.__add__, parts)
+
+
+@cache
+def _merged(term: Term, length: int) -> tuple[Term, Term]:
+    """Mean of a window, and sum of squared deviations from it."""
+    (newest, _), *older = _parts(length)
+    mean, squares = _doubled_mean(term, newest), _doubled_squares(term, newest)
+    for size, covered in older:
+        gap = _doubled_mean(term, size).lag(covered) - mean
+        total = covered + size
+        mean = mean + gap * (size / total)
+        squares = squares + _doubled_squares(term, size).lag(covered)
+        squares = squares + gap * gap * (covered * size / total)
+    return mean, squares
+
+
+def _doubled_mean(term: Term, size: int) -> Term:
+    return _doubled_sum(term, size) * (1.0 / size) if size > 1 else term
 
 
 @cache
@@ -114,6 +113,7 @@ def _doubled_decay(term: Term, factor: float, size: int) -> Term:
     return half + half.lag(size // 2) * factor ** (size // 2)
 
 
-def _parts(length: int) -> tuple[int, ...]:
-    """The powers of two that add up to ``length``, smallest first."""
-    return tuple(1 << place for place in range(length.bit_length()) if length >> place & 1)
+def _parts(length: int) -> list[tuple[int, int]]:
+    """The powers of two that add up to ``length``, smallest first, and what is newer than each."""
+    sizes = [1 << place for place in range(length.bit_length()) if length >> place & 1]
+    return list(zip(sizes, itertools.accumulate(sizes, initial=0), strict=False))

@@ -13,8 +13,9 @@ from click.testing import CliRunner
 from feast.cli.cli import cli as feast_command
 
 from cryptoml_assets.features import online
-from cryptoml_assets.features.catalog import TTL, Table, features_of, model_features
+from cryptoml_assets.features.catalog import TTL, features_of, model_features
 from cryptoml_assets.features.compute import price_features
+from cryptoml_assets.features.feature import Table
 from cryptoml_assets.features.onchain import onchain_features
 from cryptoml_assets.features.training_set import training_set
 from cryptoml_assets.resources.lake import Lake

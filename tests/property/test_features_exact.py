@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cryptoml_assets.features import engine, proofs
-from cryptoml_assets.features.catalog import Feature, features_of
+from cryptoml_assets.features.catalog import features_of
 from cryptoml_assets.features.compute import price_features
+from cryptoml_assets.features.feature import Feature
 from cryptoml_assets.features.formulas import CLOSE
-from cryptoml_assets.features.terms import Term, Values, apply, looks_across
+from cryptoml_assets.features.terms import Term, Values, apply
 from cryptoml_assets.features.windows import window_mean
 from tests.feature_data import BAR, make_bars, some_days
 
@@ -146,7 +147,7 @@ def test_a_day_in_progress_has_the_bits_it_will_have_when_complete(cut: int) -> 
 def test_neither_the_order_of_rows_nor_other_symbols_matter(seed: int) -> None:
     shuffled = BARS.sample(fraction=1.0, shuffle=True, seed=seed)
     assert same_bits(price_features(shuffled, DAYS, BAR), WHOLE)
-    own = tuple(feature for feature in EVERY if not looks_across(feature.term))
+    own = tuple(feature for feature in EVERY if not feature.term.across)
     alone = price_features(BARS.filter(pl.col("symbol") == "ETH/USDT"), DAYS, BAR, own)
     assert same_bits(alone, WHOLE.filter(pl.col("symbol") == "ETH/USDT").select(alone.columns))
     assert {feature.name.partition("_")[0] for feature in EVERY if feature not in own} == {
@@ -177,7 +178,7 @@ def test_a_revised_bar_changes_only_the_windows_over_it(at: int, symbol: int) ->
     for feature in EVERY:
         last = moment + (feature.warmup + 1) * BAR
         far = ~pl.col("event_timestamp").is_between(moment + BAR, last)
-        if not looks_across(feature.term):
+        if not feature.term.across:
             far |= pl.col("symbol") != name
         columns = ["symbol", "event_timestamp", feature.name]
         assert same_bits(rows.filter(far).select(columns), WHOLE.filter(far).select(columns))

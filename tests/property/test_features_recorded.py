@@ -1,12 +1,14 @@
 """The proofs of exactness on recorded bars, the crash of 2024-08-05 among them."""
 
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from cryptoml_assets.features import proofs
 from cryptoml_assets.features.compute import price_features
+from tests.feature_textbook import textbook
 
 pytestmark = pytest.mark.realdata
 BAR = timedelta(minutes=5)
@@ -40,13 +42,36 @@ def test_every_value_is_there(whole: pl.DataFrame) -> None:
     assert sum(whole.null_count().row(0)) == 0
 
 
-def test_days_alone_backwards_equal_the_range(bars: pl.DataFrame, whole: pl.DataFrame) -> None:
-    alone = pl.concat(price_features(bars, [day], BAR) for day in reversed(DAYS))
-    assert alone.sort("symbol", "event_timestamp").equals(whole)
+@pytest.mark.parametrize("order", [DAYS[::-1], DAYS[::2] + DAYS[1::2]], ids=["back", "mixed"])
+def test_days_alone_in_any_order_equal_the_range(
+    bars: pl.DataFrame, whole: pl.DataFrame, order: tuple[date, ...]
+) -> None:
+    assert not proofs.partitions(bars, order, BAR, expected=whole)
+
+
+@pytest.mark.parametrize("day", DAYS[3:6])
+def test_an_earlier_start_changes_no_bit(
+    bars: pl.DataFrame, whole: pl.DataFrame, day: date
+) -> None:
+    assert not proofs.warm_up(bars, day, BAR, expected=whole)
 
 
 @pytest.mark.parametrize("hour", [0, 7, 23])
 def test_nothing_after_a_cut_is_needed(bars: pl.DataFrame, whole: pl.DataFrame, hour: int) -> None:
-    cut = pl.datetime(2024, 8, 5, hour, time_unit="us", time_zone="UTC")
-    before = price_features(bars.filter(pl.col("open_time") < cut), DAYS, BAR)
-    assert before.equals(whole.filter(pl.col("event_timestamp") <= cut))
+    cut = datetime(2024, 8, 5, hour, tzinfo=UTC)
+    assert not proofs.look_ahead(bars, cut.date(), BAR, cut=cut, seed=hour, expected=whole)
+
+
+@pytest.mark.parametrize("at", [1100, 1500, 2303])
+@pytest.mark.parametrize("asset", ["BTC", "ETH"])
+def test_every_feature_equals_its_textbook_formula(
+    bars: pl.DataFrame, whole: pl.DataFrame, asset: str, at: int
+) -> None:
+    start = datetime(2024, 8, 1, tzinfo=UTC)
+    since = bars.filter(pl.col("open_time") >= start).with_columns(
+        close_time=pl.col("open_time") + BAR
+    )
+    own, market = (since.filter(pl.col("symbol") == f"{each}/USDT") for each in (asset, "BTC"))
+    row = whole.filter(pl.col("symbol") == f"{asset}/USDT").row(at, named=True)
+    expected = textbook(own, market, at)
+    assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-9, abs=1e-12)

@@ -72,9 +72,7 @@ def test_equals_the_textbook(statistic: Statistic, length: int) -> None:
     begin=st.integers(min_value=0, max_value=COUNT // 2),
     end=st.integers(min_value=COUNT // 2 + 1000, max_value=COUNT),
 )
-def test_the_slice_changes_no_bit(
-    statistic: Statistic, length: int, begin: int, end: int
-) -> None:
+def test_the_slice_changes_no_bit(statistic: Statistic, length: int, begin: int, end: int) -> None:
     term = statistic(X, length)
     whole = moved(term, GAPPY)[begin + length - 1 : end]
     part = moved(term, GAPPY[begin:end])[length - 1 :]

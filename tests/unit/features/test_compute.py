@@ -4,8 +4,9 @@ import polars as pl
 import pytest
 
 from cryptoml_assets.errors import LakeError
-from cryptoml_assets.features.catalog import FEATURES, Feature, features_of, price_warmup
+from cryptoml_assets.features.catalog import FEATURES, features_of, price_warmup
 from cryptoml_assets.features.compute import days_before, feature_schema, price_features
+from cryptoml_assets.features.feature import Feature
 from tests.feature_data import BAR, FIRST, make_bars, some_days
 from tests.feature_textbook import textbook
 

@@ -4,7 +4,8 @@ from types import ModuleType
 
 import pytest
 
-from cryptoml_assets.features.catalog import FEATURES, Feature
+from cryptoml_assets.features.catalog import FEATURES
+from cryptoml_assets.features.feature import Feature
 
 DOCS = Path(__file__).parents[3] / "docs"
 PAGE = (DOCS / "feature_reference.md").read_text()

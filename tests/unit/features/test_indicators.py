@@ -22,7 +22,7 @@ BARS = make_bars(6, ["BTC/USDT"])
 FEATURES = price_features(BARS, some_days(6), BAR)
 HIGH, LOW, CLOSE = (BARS[name].to_numpy() for name in ("high", "low", "close"))
 
-# Relative to the largest value there is: a few millionths, as a millionth of the weights is cut off.
+# Relative to the largest value: a few millionths, as a millionth of the weights is cut off.
 SMOOTHED = 1e-5
 
 

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cryptoml_assets.features.catalog import Feature, features_of, warmup_of
+from cryptoml_assets.features.catalog import features_of, warmup_of
 from cryptoml_assets.features.compute import feature_schema
+from cryptoml_assets.features.feature import Feature
 from cryptoml_assets.features.onchain import onchain_features
 from tests.feature_data import DAY, FIRST, make_blocks, make_metrics, midnight, some_days
 
