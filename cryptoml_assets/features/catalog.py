@@ -50,12 +50,35 @@ def _onchain(name: str, term: Term, unit: str, description: str, *, model: bool 
     return Feature(name, "onchain_features", term, term.reach + 1, unit, description, model)
 
 
-def _levels() -> Iterable[Feature]:
+def _momentum(name: str, bars: int) -> Feature:
+    about = f"Close over the close {bars} bars before, less 1."
+    return _price(name, f.momentum(bars), "ratio", about)
+
+
+def _rsi(name: str, span: int, *, model: bool = False) -> Feature:
+    term = f.rsi(span)
+    about = (
+        f"Relative strength index with Wilder's smoothing of span {span} (New Concepts in "
+        f"Technical Trading Systems, 1978) over {term.reach} changes; older weights, a millionth "
+        "of all, are cut off. Null where the close never moved."
+    )
+    return _price(name, term, "0-100", about, window=span + 1, model=model)
+
+
+def _deviation(name: str, bars: int, *, model: bool = False) -> Feature:
+    about = f"Sample standard deviation of {bars} one-bar log returns; per bar, not annualised."
+    return _price(name, f.volatility(bars), "log return per bar", about, model=model)
+
+
+def _required() -> Iterable[Feature]:
     yield _price("price", f.CLOSE, "quote", "Close of the bar.")
     yield _price("volume", f.VOLUME, "base", "Traded volume of the bar.")
     for bars in (5, 20):
         mean = window_mean(f.CLOSE, bars)
         yield _price(f"sma_{bars}", mean, "quote", f"Mean close of {bars} bars.")
+    yield _rsi("rsi", 14, model=True)
+    yield _deviation("volatility", 20, model=True)
+    yield _momentum("momentum", 12)
 
 
 def _trend() -> Iterable[Feature]:
@@ -67,10 +90,8 @@ def _trend() -> Iterable[Feature]:
             f"Log return of {bars} bars." if bars > 1 else "Log return of one bar.",
             model=bars in (1, 3, 12),
         )
-    for bars, name in ((12, "momentum"), (48, "momentum_48"), (288, "momentum_288")):
-        yield _price(
-            name, f.momentum(bars), "ratio", f"Close over the close {bars} bars before, less 1."
-        )
+    for bars in (48, 288):
+        yield _momentum(f"momentum_{bars}", bars)
     for bars in (5, 20):
         yield _price(
             f"sma_gap_{bars}",
@@ -79,19 +100,7 @@ def _trend() -> Iterable[Feature]:
             f"Close over its {bars}-bar mean, less 1.",
             model=True,
         )
-    smoothed = "weights older than that, a millionth of all, are cut off"
-    for span, name in ((14, "rsi"), (7, "rsi_7")):
-        term = f.rsi(span)
-        yield _price(
-            name,
-            term,
-            "0-100",
-            f"Relative strength index with Wilder's smoothing of span {span} (New Concepts in "
-            f"Technical Trading Systems, 1978) over {term.reach} changes; {smoothed}. Null where "
-            "the close never moved.",
-            window=span + 1,
-            model=span == 14,  # noqa: PLR2004
-        )
+    yield _rsi("rsi_7", 7)
     line, signal = f.macd_line(), f.macd_signal()
     for name, term, window, meaning in (
         ("macd", line, 26, "Exponential mean of the close over 12 bars less that over 26"),
@@ -109,17 +118,8 @@ def _trend() -> Iterable[Feature]:
 
 
 def _volatility() -> Iterable[Feature]:
-    per_bar = "log return per bar"
-    for bars, name in ((20, "volatility"), (48, "volatility_48"), (288, "volatility_288")):
-        day = " (a day of 5-minute bars)" if bars == 288 else ""  # noqa: PLR2004
-        yield _price(
-            name,
-            f.volatility(bars),
-            per_bar,
-            f"Sample standard deviation of {bars} one-bar log returns{day}; per bar, not "
-            "annualised.",
-            model=bars in (20, 288),
-        )
+    yield _deviation("volatility_48", 48)
+    yield _deviation("volatility_288", 288, model=True)
     yield _price(
         "high_low_range",
         log(f.HIGH / f.LOW),
@@ -131,13 +131,13 @@ def _volatility() -> Iterable[Feature]:
         yield _price(
             f"parkinson_{bars}",
             f.parkinson(bars),
-            per_bar,
+            "log return per bar",
             f"Volatility from the ranges of {bars} bars (Parkinson, 1980).",
         )
         yield _price(
             f"garman_klass_{bars}",
             f.garman_klass(bars),
-            per_bar,
+            "log return per bar",
             f"Volatility from open, high, low and close of {bars} bars (Garman and Klass, 1980).",
         )
     true_range = f.average_true_range(14)
@@ -319,7 +319,7 @@ def _blocks() -> Iterable[Feature]:
 
 
 FEATURES: tuple[Feature, ...] = (
-    *_levels(),
+    *_required(),
     *_trend(),
     *_volatility(),
     *_shape(),
