@@ -13,6 +13,7 @@ from datetime import date, timedelta
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from cryptoml_assets.features.catalog import features_of, price_warmup
 from cryptoml_assets.features.engine import evaluate
@@ -120,11 +121,19 @@ def computed(
             grid.symbols.gather(symbol),
             (begins + known_after).alias("event_timestamp"),
             *(each.alias(feature.name) for each, feature in zip(values, features, strict=True)),
-            sources.gather(grid.row_at[symbol, step]).alias("source"),
+            _gathered(sources, grid.row_at[wanted]).alias("source"),
             begins.dt.date().alias("date"),
         ],
         schema=schema,
     )
+
+
+def _gathered(texts: pl.Series, places: NDArray[np.int64]) -> pl.Series:
+    """``texts`` at ``places``; mostly they are all the same."""
+    runs = texts.rle().struct.unnest()
+    if runs.height == 1:
+        return pl.repeat(runs["value"][0], len(places), dtype=pl.String, eager=True)
+    return texts.gather(places)
 
 
 def _ordinals(days: Sequence[date]) -> list[int]:

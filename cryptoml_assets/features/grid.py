@@ -100,15 +100,16 @@ def lay_out(
     Raises:
         LakeError: two rows of a symbol for one step, or one that begins within a step.
     """
-    symbols = rows["symbol"].unique().sort()
     length = span.step // _MICROSECOND
     since = rows["open_time"].cast(UTC_TIME).to_physical().to_numpy() - span.begins[:1]
-    step, stray = np.divmod(since, length)
-    if count := np.count_nonzero(stray):
+    step = since // length
+    if count := np.count_nonzero(step * length - since):
         message = f"{count} bars do not open on a whole step of {span.step} since midnight"
         raise LakeError(message)
-    order = rows["symbol"].cast(pl.Enum(symbols)).to_physical().to_numpy()
-    place = order * np.int64(span.count) + step
+    runs = rows["symbol"].rle().struct.unnest()
+    symbols = runs["value"].unique().sort().alias("symbol")
+    order = runs["value"].cast(pl.Enum(symbols)).to_physical().cast(pl.Int64).to_numpy()
+    place = np.repeat(order * span.count, runs["len"].to_numpy()) + step
     shape = (len(symbols), span.count)
     row_at = _scattered(np.arange(rows.height), place, shape, -1)
     if twice := rows.height - np.count_nonzero(row_at >= 0):
@@ -119,6 +120,10 @@ def lay_out(
         for name in names
     }
     return Grid(span, symbols, row_at, values, shared)
+
+
+#: The rows that a block fills for one symbol, and the steps they come from; none for all.
+_Pick = tuple[slice, NDArray[np.intp] | None]
 
 
 class Rows:
@@ -138,7 +143,7 @@ class Rows:
         before = np.cumsum(self._wanted.sum(axis=1)) - self._wanted.sum(axis=1)
         inside = np.cumsum(self._wanted, axis=1, dtype=np.int64) - self._wanted
         self._row = inside + before[:, np.newaxis]
-        self._picks: dict[int, list[tuple[slice, NDArray[np.int64] | slice]]] = {}
+        self._picks: dict[int, list[_Pick]] = {}
 
     def collect(self, count: int, fill: Callable[[Store], None]) -> list[pl.Series]:
         """``count`` columns of values, from a function that hands over each block of them.
@@ -146,31 +151,35 @@ class Rows:
         What is not finite is null.
         """
         columns = [np.empty(self.height) for _ in range(count)]
+        finite = [np.empty(self.height, np.bool_) for _ in range(count)]
 
         def store(index: int, begin: int, values: Values) -> None:
             picks = self._pick(begin, values.shape[1])
-            column = columns[index]
             for row, (target, chosen) in zip(
                 np.broadcast_to(values, (len(picks), values.shape[1])), picks, strict=True
             ):
-                column[target] = row[chosen]
+                column = columns[index][target]
+                if chosen is None:
+                    column[:] = row
+                else:
+                    # Only "clip" writes straight into the column; the places are all there.
+                    np.take(row, chosen, out=column, mode="clip")
+                np.isfinite(column, out=finite[index][target])
 
         fill(store)
         with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
-            return list(pool.map(_finite, columns))
+            return list(pool.map(_series, columns, finite))
 
-    def _pick(self, begin: int, width: int) -> list[tuple[slice, NDArray[np.int64] | slice]]:
-        """For each symbol the rows a block fills, and the steps of the block they come from."""
-        if begin in self._picks:
-            return self._picks[begin]
-        picks: list[tuple[slice, NDArray[np.int64] | slice]] = []
-        for symbol, wanted in enumerate(self._wanted[:, begin : begin + width]):
-            chosen = np.flatnonzero(wanted)
-            first = int(self._row[symbol, begin])
-            whole = len(chosen) == width
-            picks.append((slice(first, first + len(chosen)), slice(None) if whole else chosen))
-        self._picks[begin] = picks
-        return picks
+    def _pick(self, begin: int, width: int) -> list[_Pick]:
+        if begin not in self._picks:
+            picks: list[_Pick] = []
+            for symbol, wanted in enumerate(self._wanted[:, begin : begin + width]):
+                chosen = np.flatnonzero(wanted)
+                first = int(self._row[symbol, begin])
+                whole = len(chosen) == width
+                picks.append((slice(first, first + len(chosen)), None if whole else chosen))
+            self._picks[begin] = picks
+        return self._picks[begin]
 
 
 def _scattered(
@@ -181,9 +190,8 @@ def _scattered(
     return laid
 
 
-def _finite(values: Values) -> pl.Series:
+def _series(values: Values, finite: NDArray[np.bool_]) -> pl.Series:
     """A column over the memory of ``values``, null where they are not finite."""
-    finite = np.isfinite(values)
     nulls = len(values) - np.count_nonzero(finite)
     mask = pa.py_buffer(np.packbits(finite, bitorder="little")) if nulls else None
     buffers = [mask, pa.py_buffer(values)]
