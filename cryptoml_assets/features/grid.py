@@ -151,7 +151,7 @@ class Rows:
         What is not finite is null.
         """
         columns = [np.empty(self.height) for _ in range(count)]
-        finite = [np.empty(self.height, np.bool_) for _ in range(count)]
+        finite = np.empty((count, self.height), np.bool_)
 
         def store(index: int, begin: int, values: Values) -> None:
             picks = self._pick(begin, values.shape[1])

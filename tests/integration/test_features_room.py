@@ -195,7 +195,7 @@ def test_a_value_that_is_not_what_its_bars_give_is_named(room: Room) -> None:
             assert check.metadata["different"].value == 1
 
 
-def test_the_proofs_of_a_day_take_less_than_a_second(room: Room) -> None:
+def test_the_proofs_of_a_run_take_seconds_at_most(room: Room) -> None:
     room.run(*RAW, "price_features", "onchain_features", days=DAYS)
     lake = LakeIOManager(uri=room.lake.uri)
     begin = time.perf_counter()
