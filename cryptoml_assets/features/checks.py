@@ -6,6 +6,7 @@ from datetime import date, timedelta
 import dagster as dg
 import polars as pl
 
+from cryptoml_assets.days import day_start
 from cryptoml_assets.features import proofs
 from cryptoml_assets.features.assets import (
     bars_of_settings,
@@ -17,7 +18,7 @@ from cryptoml_assets.features.assets import (
 from cryptoml_assets.features.catalog import TTL, features_of
 from cryptoml_assets.features.compute import days_before
 from cryptoml_assets.features.feature import Table
-from cryptoml_assets.partitions import check_days, day_start
+from cryptoml_assets.partitions import check_days
 from cryptoml_assets.resources.feature_store import FeatureStoreResource
 from cryptoml_assets.resources.io_manager import LakeIOManager
 from cryptoml_assets.resources.lake import Lake

@@ -18,6 +18,7 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from cryptoml_assets.days import day_start
 from cryptoml_assets.errors import LakeError
 from cryptoml_assets.features.engine import Store
 from cryptoml_assets.features.terms import Column, Values
@@ -28,11 +29,6 @@ UTC_TIME = pl.Datetime("us", "UTC")
 _DAY = timedelta(days=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-
-
-def midnight(day: date) -> datetime:
-    """The instant a UTC day begins."""
-    return datetime.combine(day, datetime.min.time(), UTC)
 
 
 @dataclass(frozen=True)
@@ -46,8 +42,8 @@ class Span:
     @classmethod
     def of_days(cls, days: Sequence[date], step: timedelta, halo: int) -> Span:
         """From ``halo`` steps before the first of ``days`` to the end of the last."""
-        start = midnight(min(days)) - halo * step
-        return cls(start, step, (midnight(max(days)) + _DAY - start) // step)
+        start = day_start(min(days)) - halo * step
+        return cls(start, step, (day_start(max(days)) + _DAY - start) // step)
 
     @cached_property
     def begins(self) -> NDArray[np.int64]:

@@ -8,10 +8,11 @@ from datetime import date, datetime, timedelta
 import numpy as np
 import polars as pl
 
+from cryptoml_assets.days import day_start
 from cryptoml_assets.features.catalog import features_of
 from cryptoml_assets.features.compute import computed, feature_schema
 from cryptoml_assets.features.feature import BLOCKS, METRICS, Feature
-from cryptoml_assets.features.grid import UTC_TIME, Span, lay_out, midnight
+from cryptoml_assets.features.grid import UTC_TIME, Span, lay_out
 from cryptoml_assets.features.terms import Values
 
 _DAY = timedelta(days=1)
@@ -43,7 +44,7 @@ def onchain_features(
         day a final block. ``source`` names each distinct source of the day's rows, joined by ``+``.
     """
     # What is not knowable yet is left out, so that nothing can be made of it either.
-    known = [day for day in days if midnight(day) + _DAY + delay <= now]
+    known = [day for day in days if day_start(day) + _DAY + delay <= now]
     if not known:
         return feature_schema(features).to_frame()
     halo = max((feature.warmup for feature in features), default=0)
