@@ -91,8 +91,8 @@ def measure(sides: Mapping[str, Callable[[], float]], runs: int) -> dict[str, li
     return spent
 
 
-def publish(name: str, claims: Sequence[Claim]) -> None:
-    """Print the claims as a table and write ``results/NAME.json``."""
+def publish(name: str, claims: Sequence[Claim], *, keep: bool = True) -> None:
+    """Print the claims as a table and, to ``keep`` them, write ``results/NAME.json``."""
     width = max(len(claim.claim) for claim in claims)
     print(f"{platform.machine()}, Python {platform.python_version()}")
     print(f"{'claim':{width}}  {'ours':>10}  {'theirs':>10}  unit       ratio  target")
@@ -104,6 +104,8 @@ def publish(name: str, claims: Sequence[Claim]) -> None:
             f"{claim.claim:{width}}  {claim.ours:>10.5g}  {claim.theirs:>10.5g}  {claim.unit:8}  "
             f"{claim.ratio:>6.2f}  {target:>6}{spread}{verdict}"
         )
+    if not keep:
+        return
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps([asdict(claim) for claim in claims], indent=2) + "\n")

@@ -7,6 +7,8 @@ import dagster as dg
 import cryptoml_assets.deployment.assets as deployment
 import cryptoml_assets.features.assets as features
 import cryptoml_assets.features.checks as feature_checks
+import cryptoml_assets.features.online_assets as online
+import cryptoml_assets.features.training_assets as training
 import cryptoml_assets.models.assets as models
 import cryptoml_assets.monitoring.assets as monitoring
 import cryptoml_assets.onchain.assets as onchain
@@ -16,6 +18,7 @@ import cryptoml_assets.onchain.metrics_checks as network_checks
 import cryptoml_assets.prices.assets as prices
 import cryptoml_assets.prices.checks as price_checks
 from cryptoml_assets import jobs
+from cryptoml_assets.features import online_checks, training_checks
 from cryptoml_assets.models.schedules import retrain_daily
 from cryptoml_assets.monitoring.sensors import keep_fresh, notify_failed_run, retrain_on_drift
 from cryptoml_assets.resources.feature_store import FeatureStoreResource
@@ -27,10 +30,17 @@ configured = settings()
 
 defs = dg.Definitions(
     assets=dg.load_assets_from_modules(
-        [prices, onchain, network, features, models, deployment, monitoring]
+        [prices, onchain, network, features, online, training, models, deployment, monitoring]
     ),
     asset_checks=dg.load_asset_checks_from_modules(
-        [price_checks, onchain_checks, network_checks, feature_checks]
+        [
+            price_checks,
+            onchain_checks,
+            network_checks,
+            feature_checks,
+            online_checks,
+            training_checks,
+        ]
     ),
     jobs=[jobs.ingest, jobs.train, jobs.retrain],
     schedules=[retrain_daily],

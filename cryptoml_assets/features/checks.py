@@ -1,4 +1,4 @@
-"""Checks of the feature assets; what fails here does not flow on."""
+"""Checks of the feature tables; what fails here does not flow on."""
 
 from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
@@ -8,18 +8,12 @@ import polars as pl
 
 from cryptoml_assets.days import day_start
 from cryptoml_assets.features import proofs
-from cryptoml_assets.features.assets import (
-    bars_of_settings,
-    onchain_features,
-    online_features,
-    price_features,
-    training_set,
-)
-from cryptoml_assets.features.catalog import TTL, features_of
+from cryptoml_assets.features.assets import onchain_features, price_features
+from cryptoml_assets.features.catalog import features_of
 from cryptoml_assets.features.compute import days_before
-from cryptoml_assets.features.feature import Table
+from cryptoml_assets.features.inputs import bars_of_settings
+from cryptoml_assets.features.results import faults_result
 from cryptoml_assets.partitions import check_days
-from cryptoml_assets.resources.feature_store import FeatureStoreResource
 from cryptoml_assets.resources.io_manager import LakeIOManager
 from cryptoml_assets.resources.lake import Lake
 from cryptoml_assets.settings import settings
@@ -46,7 +40,7 @@ def one_row_per_bar(
         .collect()
     )
     rows = lake.lake.scan("price_features", days).select(keys).collect()
-    return _result(
+    return faults_result(
         without_row=bars.join(rows, on=keys, how="anti").height,
         without_bar=rows.join(bars, on=keys, how="anti").height,
         duplicates=rows.height - rows.unique().height,
@@ -104,50 +98,9 @@ def known_by_now(
     """No on-chain row exists before it can be known, and each is dated after its day's end."""
     rows = lake.lake.scan("onchain_features", check_days(context)).collect()
     day_end = pl.col("date").cast(pl.Datetime("us", "UTC")) + timedelta(days=1)
-    return _result(
+    return faults_result(
         not_yet_known=rows.filter(pl.col("event_timestamp") > settings().clock()).height,
         before_day_end=rows.filter(pl.col("event_timestamp") < day_end).height,
-        duplicates=rows.height - rows.unique(["symbol", "event_timestamp"]).height,
-        rows=rows.height,
-    )
-
-
-@dg.asset_check(asset=online_features, blocking=True)
-def online_equals_lake(
-    feature_store: FeatureStoreResource, lake: dg.ResourceParam[LakeIOManager]
-) -> dg.AssetCheckResult:
-    """Every online value of every symbol equals the lake's newest one, to the bit."""
-    from cryptoml_assets.features import online  # noqa: PLC0415
-
-    configured = settings()
-    store = feature_store.open()
-    tables: tuple[Table, ...] = ("price_features", "onchain_features")
-    found: list[str] = []
-    compared = 0
-    for table in tables:
-        held = online.online_rows(store, table, configured.symbols)
-        wanted = online.newest_rows(
-            lake.lake.scan(table), table, configured.symbols, configured.clock(), TTL
-        )
-        compared += wanted.drop_nulls("event_timestamp").height * (wanted.width - 1)
-        found += [str(difference) for difference in online.differences(table, held, wanted)]
-    return dg.AssetCheckResult(
-        passed=not found,
-        description="; ".join(found[:_SHOWN]) or f"{compared} values compared",
-        metadata={"compared": compared, "different": len(found)},
-    )
-
-
-@dg.asset_check(asset=training_set, blocking=True)
-def labels_known(training_set: pl.LazyFrame) -> dg.AssetCheckResult:
-    """Every label is a number, spans exactly the horizon and is known by now; rows are unique."""
-    configured = settings()
-    rows = training_set.select("symbol", "event_timestamp", "label_timestamp", "label").collect()
-    span = pl.col("label_timestamp") - pl.col("event_timestamp")
-    return _result(
-        other_horizon=rows.filter(span != configured.horizon).height,
-        not_yet_known=rows.filter(pl.col("label_timestamp") > configured.clock()).height,
-        not_a_number=rows.filter(~pl.col("label").is_finite().fill_null(value=False)).height,
         duplicates=rows.height - rows.unique(["symbol", "event_timestamp"]).height,
         rows=rows.height,
     )
@@ -169,14 +122,4 @@ def _sample(lake: Lake, days: Sequence[date] | None, seed: int) -> proofs.Sample
             for day, second in zip(chosen, seconds, strict=True)
         ),
         seed,
-    )
-
-
-def _result(*, rows: int, **faults: int) -> dg.AssetCheckResult:
-    """Passed where no fault was counted; says each that was."""
-    named = [f"{count} {name.replace('_', ' ')}" for name, count in faults.items() if count]
-    return dg.AssetCheckResult(
-        passed=not named,
-        description=", ".join(named) or f"{rows} rows",
-        metadata={"rows": rows, **faults},
     )

@@ -21,8 +21,8 @@ import numpy as np
 import pandas as pd
 import polars as pl
 
-from bench.features_pandas import MARKET, in_pandas
-from bench.report import Claim, alternate, publish
+from bench.features.in_pandas import MARKET, in_pandas
+from bench.report import Claim, alternate
 from cryptoml_assets.features.catalog import features_of
 from cryptoml_assets.features.compute import price_features
 
@@ -122,7 +122,7 @@ def against_pandas(bars: pl.DataFrame, bar: timedelta, runs: int, what: str) -> 
 
 def peak_memory(options: argparse.Namespace) -> Claim:
     """Largest resident memory of a process that makes the bars and computes all features once."""
-    command = [sys.executable, "-m", "bench.features", "--peak"]
+    command = [sys.executable, "-m", "bench.features.values", "--peak"]
     command += [f"--symbols={options.symbols}", f"--days={options.days}"]
     command += [f"--minutes={options.minutes}"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -179,28 +179,35 @@ def against_talib(bars: pl.DataFrame, bar: timedelta, runs: int) -> list[Claim]:
     return claims
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--symbols", type=int, default=5)
-    parser.add_argument("--days", type=int, default=365)
-    parser.add_argument("--minutes", type=int, default=1, help="length of a bar")
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--peak", action="store_true", help="print our peak memory in kB, no more")
-    options = parser.parse_args()
+def claims(options: argparse.Namespace) -> list[Claim]:
+    """Everything this file claims."""
     bar = timedelta(minutes=options.minutes)
-    if options.peak:
-        bars = make_bars(options.symbols, options.days * (DAY // bar), bar)
-        price_features(bars, days_of(bars), bar)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-        return
     # First of all: a process begins with the peak of the one that starts it.
     memory = peak_memory(options)
     bars = make_bars(options.symbols, options.days * (DAY // bar), bar)
     what = f"{bars.height} {options.minutes}-minute bars ({options.symbols} symbols)"
-    claims = [against_pandas(bars, bar, options.runs, what), memory]
-    claims += against_talib(bars, bar, options.runs)
+    found = [against_pandas(bars, bar, options.runs, what), memory]
+    found += against_talib(bars, bar, options.runs)
     del bars
-    publish("features", [*claims, *growth(options.symbols, bar, options.runs)])
+    return [*found, *growth(options.symbols, bar, options.runs)]
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--symbols", type=int, default=5)
+    parser.add_argument("--days", type=int, default=365)
+    parser.add_argument("--minutes", type=int, default=1, help="length of a bar")
+    parser.add_argument("--runs", type=int, default=3)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_options(parser)
+    parser.add_argument("--peak", action="store_true", required=True, help="in kB; nothing else")
+    options = parser.parse_args()
+    bar = timedelta(minutes=options.minutes)
+    bars = make_bars(options.symbols, options.days * (DAY // bar), bar)
+    price_features(bars, days_of(bars), bar)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Training rows joined as of their instant, against Feast's own retrieval."""
