@@ -68,13 +68,15 @@ def alternate(
 ) -> tuple[float, float]:
     """Median seconds of each side over ``runs`` runs, one after the other, after a warm-up."""
 
-    def timed(call: Callable[[], object]) -> float:
-        began = time.perf_counter()
-        call()
-        return time.perf_counter() - began
-
     spent = measure({"ours": lambda: timed(ours), "theirs": lambda: timed(theirs)}, runs)
     return statistics.median(spent["ours"]), statistics.median(spent["theirs"])
+
+
+def timed(call: Callable[[], object]) -> float:
+    """Seconds that a call takes."""
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
 
 
 def measure(sides: Mapping[str, Callable[[], float]], runs: int) -> dict[str, list[float]]:

@@ -136,6 +136,31 @@ def import_recorded(
 
 
 @app.command()
+def why(
+    feature: Annotated[str, typer.Argument(help="a feature of price_features, e.g. rsi")],
+    symbol: Annotated[str, typer.Argument(help="BASE/QUOTE")],
+    at: Annotated[
+        datetime,
+        typer.Argument(
+            help="event timestamp of the row, UTC unless it says otherwise",
+            formats=[
+                "%Y-%m-%dT%H:%M:%S%z",
+                "%Y-%m-%dT%H:%M:%S",
+                "%Y-%m-%dT%H:%M%z",
+                "%Y-%m-%dT%H:%M",
+            ],
+        ),
+    ],
+    world: WorldOption = None,
+) -> None:
+    """Say why a value of price_features is null: which bars are missing, and why."""
+    from cryptoml_assets.operations.explain import explain  # noqa: PLC0415
+
+    for line in explain(_load(world, None), feature, symbol, at):
+        typer.echo(line)
+
+
+@app.command()
 def doctor(world: WorldOption = None) -> None:
     """Check settings, ports, versions and reachability, and say what to do."""
     from cryptoml_assets.operations.doctor import doctor as run  # noqa: PLC0415

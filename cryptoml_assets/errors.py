@@ -11,6 +11,7 @@
     ├── RecordingError            a file of bars that cannot be imported, or not without an answer
     │   └── OtherTimeframeError   its bars are of another length than the settings say
     ├── LakeError                 a table cannot be read or written as asked
+    ├── FeatureStoreError         the feature store's registry or online store does not answer
     ├── TrainingDataError         rows that cannot be learnt from: too few, constant, empty
     └── ApprovalError             no trustworthy verdict on a model, or a key that cannot sign
 """
@@ -52,6 +53,10 @@ class OtherTimeframeError(RecordingError):
 
 class LakeError(CryptomlError):
     """A table cannot be read or written as asked."""
+
+
+class FeatureStoreError(CryptomlError):
+    """The feature store's registry or online store does not answer, or not as it should."""
 
 
 class TrainingDataError(CryptomlError):

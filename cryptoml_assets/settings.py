@@ -19,6 +19,8 @@ from cryptoml_serving.contract.settings import (
 )
 
 Timeframe = Literal["1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "12h", "1d"]
+#: Longest time after its day at which a row may become known: as-of joins look back so far.
+LONGEST_DELAY = timedelta(days=30)
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 _PUBLIC_CHAIN_NODE = "https://ethereum-rpc.publicnode.com"
 _PUBLIC_METRICS_API = "https://community-api.coinmetrics.io"
@@ -77,10 +79,14 @@ class Settings(SharedSettings):
         description="read the receipts of blocks, without which their fees are not known",
     )
     finality_delay: Duration = Field(
-        timedelta(minutes=15), description="age after which a block counts as knowable"
+        timedelta(minutes=15),
+        description="age after which a block counts as knowable",
+        le=LONGEST_DELAY,
     )
     metrics_lag: Duration = Field(
-        timedelta(hours=4), description="publication lag of network metrics after day end"
+        timedelta(hours=4),
+        description="publication lag of network metrics after day end",
+        le=LONGEST_DELAY,
     )
     completeness: float = Field(
         0.95, description="least share of expected bars a partition must hold", gt=0, le=1

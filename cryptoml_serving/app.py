@@ -89,7 +89,7 @@ def _refresher(settings: ServingSettings, metrics: Metrics) -> Refresher:
         cache=settings.model_cache_path,
         world=settings.world,
     )
-    features = OnlineFeatures(settings.feature_repo, settings.home_path)
+    features = OnlineFeatures(settings.feature_repo, settings.stores)
     return Refresher(settings, registry, features, metrics)
 
 

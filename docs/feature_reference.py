@@ -9,24 +9,36 @@ from cryptoml_assets.features.catalog import FEATURES, features_of, model_featur
 from cryptoml_assets.features.feature import Feature, Table
 
 PAGE = Path(__file__).with_name("feature_reference.md")
-_ABOUT = f"""# Feature reference
+_ABOUT = f"""---
+hide:
+  - toc
+---
+
+# Feature reference
 
 Written from the catalog by `python docs/feature_reference.py`; a test holds it to that.
 
-{len(FEATURES)} features, {len(model_features())} of them model inputs. The window is the number of
-rows a value is about. The warm-up is the number of rows before the newest one that it needs, all of
-them there; it follows from the formula. How values are made and what they promise:
-[Features](features.md).
+{len(FEATURES)} features, {len(model_features())} of them model inputs.
+
+- **window**: rows a value is about. Of a smoothing it is the span, whose older rows weigh little.
+- **warm-up**: rows before the newest one that a value reaches back to. It follows from the formula.
+  With fewer, and where a row that the formula names is missing, the value is null.
+- **unit**: of the value. "Quote" is the quote currency of the symbol, "base" its base currency; a
+  log return of 0.01 is about one percent. Nothing is annualised.
+
+A value is also null where its formula has none, as said there, and never infinite or NaN. How
+values are made and what they promise: [Features](features.md).
+
 """.splitlines()
-_HEADER = ("feature", "unit", "window", "warm-up", "from", "model input", "meaning")
+_HEADER = ("feature", "meaning", "unit", "window", "warm-up", "model input", "from")
 _TABLES: dict[Table, tuple[str, str]] = {
     "price_features": (
         "Price features",
-        "One row per symbol and closed bar. Rows are bars of `CRYPTOML_TIMEFRAME`.",
+        "One row per symbol and bar of `CRYPTOML_TIMEFRAME`, known at its close.",
     ),
     "onchain_features": (
         "On-chain features",
-        "One row per symbol and UTC day. Rows are days.",
+        "One row per symbol and UTC day, known once final; `eth_` ones are the same for all.",
     ),
 }
 
@@ -47,12 +59,12 @@ def _section(table: Table) -> Iterable[str]:
 def _cells(feature: Feature) -> tuple[str, ...]:
     return (
         f"`{feature.name}`",
+        feature.description,
         feature.unit,
         str(feature.window),
         str(feature.warmup),
-        ", ".join(f"`{source}`" for source in feature.sources) or "time alone",
         "yes" if feature.model_input else "",
-        feature.description,
+        ", ".join(feature.sources) or "time alone",
     )
 
 

@@ -1,11 +1,12 @@
-"""Every price feature of one bar by its textbook formula, in plain Python, window by window."""
+"""Every feature of one bar or day by its textbook formula, in plain Python, window by window."""
 
 from __future__ import annotations
 
 import itertools
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import polars as pl
 
@@ -13,7 +14,16 @@ Numbers = Sequence[float]
 
 #: Weights a smoothing keeps, by its decay: the fewest of the form m or 3m, m a power of two, past
 #: which less than a millionth is left.
-KEPT = {13 / 14: 192, 6 / 7: 96, 11 / 13: 96, 25 / 27: 192, 8 / 10: 64}
+KEPT = {
+    13 / 14: 192,
+    6 / 7: 96,
+    11 / 13: 96,
+    25 / 27: 192,
+    8 / 10: 64,
+    5 / 7: 48,
+    12 / 14: 96,
+    4 / 6: 48,
+}
 
 
 def decayed(values: Numbers, factor: float) -> float:
@@ -61,10 +71,10 @@ def _trend(window: Window) -> dict[str, float]:
     for n in (5, 20):
         features[f"sma_{n}"] = statistics.fmean(close[-n:])
         features[f"sma_gap_{n}"] = close[-1] / statistics.fmean(close[-n:]) - 1
-    spread = statistics.pstdev(close[-20:])
-    middle = statistics.fmean(close[-20:])
-    features["bollinger_position_20"] = (close[-1] - (middle - 2 * spread)) / (4 * spread)
-    features["bollinger_width_20"] = 4 * spread / middle
+    for n in (20, 48):
+        middle, spread = statistics.fmean(close[-n:]), statistics.pstdev(close[-n:])
+        features[f"bollinger_position_{n}"] = (close[-1] - (middle - 2 * spread)) / (4 * spread)
+        features[f"bollinger_width_{n}"] = 4 * spread / middle
     return features
 
 
@@ -77,14 +87,16 @@ def _oscillators(window: Window) -> dict[str, float]:
         gain = decayed([max(change, 0.0) for change in changes], factor)
         loss = decayed([max(-change, 0.0) for change in changes], factor)
         features[name] = 100 - 100 / (1 + gain / loss)
-    lines = [
-        decayed(close[: len(close) - back], 11 / 13) - decayed(close[: len(close) - back], 25 / 27)
-        for back in range(KEPT[8 / 10])
-    ]
-    features["macd"] = lines[0] / close[-1]
-    signal = decayed(lines[::-1], 8 / 10)
-    features["macd_signal"] = signal / close[-1]
-    features["macd_histogram"] = (lines[0] - signal) / close[-1]
+    for name, fast, slow, smoothed in (
+        ("macd", 11 / 13, 25 / 27, 8 / 10),
+        ("macd_fast", 5 / 7, 12 / 14, 4 / 6),
+    ):
+        closes = [close[: len(close) - back] for back in range(KEPT[smoothed])]
+        lines = [decayed(each, fast) - decayed(each, slow) for each in closes]
+        signal = decayed(lines[::-1], smoothed)
+        features[name] = lines[0] / close[-1]
+        features[f"{name}_signal"] = signal / close[-1]
+        features[f"{name}_histogram"] = (lines[0] - signal) / close[-1]
     return features
 
 
@@ -96,15 +108,17 @@ def _ranges(window: Window) -> dict[str, float]:
         max(top - bottom, abs(top - before), abs(bottom - before))
         for top, bottom, before in zip(high[1:], low[1:], close[:-1], strict=True)
     ]
-    average = decayed(ranges, 13 / 14)
     features = {
         "high_low_range": spans[-1],
-        "atr_14": average,
-        "atr_ratio_14": average / close[-1],
         "volatility": statistics.stdev(window.returns[-20:]),
     }
+    for n, factor in ((14, 13 / 14), (7, 6 / 7)):
+        features[f"atr_{n}"] = decayed(ranges, factor)
+        features[f"atr_ratio_{n}"] = decayed(ranges, factor) / close[-1]
     for n in (48, 288):
         features[f"volatility_{n}"] = statistics.stdev(window.returns[-n:])
+        squares = math.fsum(change**2 for change in window.returns[-n:])
+        features[f"realised_volatility_{n}"] = math.sqrt(squares)
         mean_square = statistics.fmean(span**2 for span in spans[-n:])
         features[f"parkinson_{n}"] = math.sqrt(mean_square / (4 * math.log(2)))
         variances = [
@@ -156,3 +170,56 @@ def _calendar(window: Window) -> dict[str, float]:
         "weekday_sin": math.sin(week),
         "weekday_cos": math.cos(week),
     }
+
+
+def onchain_textbook(
+    metrics: Sequence[Mapping[str, Any]], blocks: Sequence[Sequence[Mapping[str, Any]]]
+) -> dict[str, float]:
+    """Every on-chain feature of the newest of eight days or more, oldest first.
+
+    Args:
+        metrics: The day's row of ``network_metrics`` of the symbol's base asset.
+        blocks: The day's finalised rows of ``onchain_blocks``.
+    """
+    today = metrics[-1]
+    features = {
+        "active_addresses": today["active_addresses"],
+        "transaction_count": today["transaction_count"],
+        "network_hash_rate": today["hash_rate"],
+        "nvt_ratio": today["nvt_ratio"],
+        "mvrv_ratio": today["mvrv_ratio"],
+        "eth_gas_used_ratio": _gas_used_ratio(blocks[-1]),
+        "eth_gas_used_ratio_7": _gas_used_ratio([block for day in blocks[-7:] for block in day]),
+        "eth_base_fee_gwei": _mean(blocks[-1], "base_fee_per_gas") / 10**9,
+        "eth_fee_pressure": _above_target(blocks[-1]),
+        "eth_fee_pressure_7": statistics.fmean(_above_target(day) for day in blocks[-7:]),
+    }
+    for n in (1, 7):
+        for name, column in (
+            ("active_address_growth", "active_addresses"),
+            ("transaction_growth", "transaction_count"),
+            ("hash_rate_change", "hash_rate"),
+            ("nvt_change", "nvt_ratio"),
+            ("mvrv_change", "mvrv_ratio"),
+        ):
+            features[f"{name}_{n}"] = math.log(today[column] / metrics[-1 - n][column])
+        for name, column in (
+            ("eth_base_fee_change", "base_fee_per_gas"),
+            ("eth_transaction_growth", "transaction_count"),
+            ("eth_active_address_growth", "active_addresses"),
+        ):
+            now, then = (_mean(blocks[-1 - back], column) for back in (0, n))
+            features[f"{name}_{n}"] = math.log(now / then)
+    return features
+
+
+def _mean(blocks: Sequence[Mapping[str, Any]], column: str) -> float:
+    return statistics.fmean(block[column] for block in blocks)
+
+
+def _gas_used_ratio(blocks: Sequence[Mapping[str, Any]]) -> float:
+    return sum(block["gas_used"] for block in blocks) / sum(block["gas_limit"] for block in blocks)
+
+
+def _above_target(blocks: Sequence[Mapping[str, Any]]) -> float:
+    return statistics.fmean(block["gas_used"] > block["gas_limit"] / 2 for block in blocks)

@@ -35,13 +35,15 @@ from cryptoml_serving.contract.approval import (
     write_signed,
 )
 from cryptoml_serving.contract.bundle import FeatureSpec, Manifest, write_bundle
-from cryptoml_serving.contract.feature_store import feature_store_environment
+from cryptoml_serving.contract.feature_store import FORMULA_TAG
 from cryptoml_serving.contract.registry import (
     APPROVAL_FOLDER,
     BUNDLE_FOLDER,
     CHAMPION_ALIAS,
     DIGEST_TAG,
+    feature_service_name,
 )
+from cryptoml_serving.contract.stores import Stores
 from cryptoml_serving.settings import ServingSettings
 
 REPOSITORY = Path(__file__).parents[1]
@@ -53,6 +55,8 @@ FEATURES = (
     FeatureSpec(name="sma_gap_5", view="price_features"),
     FeatureSpec(name="mvrv_ratio", view="onchain_features"),
 )
+FORMULA = "some formula"
+SERVICE = feature_service_name((each.view, each.name, FORMULA) for each in FEATURES)
 TTL = timedelta(days=7)
 _LATER = timedelta(hours=1)
 
@@ -102,21 +106,14 @@ def _program() -> bytes:
 def _feature_store(home: Path) -> Any:
     from feast import FeatureStore, RepoConfig
 
-    paths = list(feature_store_environment(home).values())
-    Path(paths[0]).parent.mkdir(parents=True, exist_ok=True)
+    (home / "feast").mkdir(parents=True, exist_ok=True)
     return FeatureStore(
-        config=RepoConfig(
-            project="cryptoml",
-            provider="local",
-            registry={"registry_type": "file", "path": paths[0]},
-            online_store={"type": "sqlite", "path": paths[1]},
-            entity_key_serialization_version=3,
-        )
+        config=RepoConfig(**Stores(home).configuration(REPOSITORY / "feature_repo"))
     )
 
 
 def _apply_views(home: Path) -> None:
-    from feast import Entity, FeatureView, Field, FileSource, ValueType
+    from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
     from feast.types import Float64, String
 
     entity = Entity(name="crypto_symbol", join_keys=["symbol"], value_type=ValueType.STRING)
@@ -128,13 +125,18 @@ def _apply_views(home: Path) -> None:
             ttl=TTL,
             schema=[
                 Field(name="symbol", dtype=String),
-                *(Field(name=f.name, dtype=Float64) for f in FEATURES if f.view == view),
+                *(
+                    Field(name=f.name, dtype=Float64, tags={FORMULA_TAG: FORMULA})
+                    for f in FEATURES
+                    if f.view == view
+                ),
             ],
             source=source,
         )
         for view in ("price_features", "onchain_features")
     ]
-    _feature_store(home).apply([entity, *views])
+    service = FeatureService(name=SERVICE, features=views)
+    _feature_store(home).apply([entity, *views, service])
 
 
 @dataclass
@@ -297,7 +299,7 @@ def _manifest(**changes: Any) -> Manifest:
         "horizon_seconds": 3600,
         "bar_seconds": 300,
         "features": FEATURES,
-        "feature_service": "cryptoml_return_v1",
+        "feature_service": SERVICE,
         "training_start": NOW - 4 * _LATER,
         "training_end": NOW - 3 * _LATER,
         "test_start": NOW - 2 * _LATER,

@@ -16,11 +16,16 @@ MARKET = "BTC/USDT"
 
 def in_pandas(bars: pd.DataFrame, bar: timedelta) -> pd.DataFrame:
     """The rows of ``price_features``, values missing as NaN, sorted by symbol and time."""
-    columns = ["open", "high", "low", "close", "volume"]
-    # pivot_table would aggregate, and take longer.
-    wide = bars.pivot(index="open_time", columns="symbol", values=columns)  # noqa: PD010
-    grid = pd.date_range(wide.index[0], wide.index[-1], freq=bar, name="open_time")
-    wide = wide.reindex(grid)
+    moments = bars["open_time"]
+    grid = pd.date_range(moments.min(), moments.max(), freq=bar, name="open_time")
+    # A symbol at a time: pivot would sort all rows of all symbols, and take five times as long.
+    of_symbol = {
+        symbol: rows.set_index("open_time").reindex(grid) for symbol, rows in bars.groupby("symbol")
+    }
+    wide = {
+        name: pd.DataFrame({symbol: rows[name] for symbol, rows in of_symbol.items()})
+        for name in ("open", "high", "low", "close", "volume")
+    }
     close = wide["close"]
     closes_at = grid + bar
     features = {
@@ -36,13 +41,21 @@ def in_pandas(bars: pd.DataFrame, bar: timedelta) -> pd.DataFrame:
     for name in ("log_return_12", "log_return_288", "volatility_48", "volume_zscore"):
         ranks = features[name].rank(axis=1, pct=True)
         features[f"rank_{name}"] = ranks.where(features[name].notna().sum(axis=1) > 1)
-    rows = pd.DataFrame(
-        {name: np.asarray(values).ravel(order="F") for name, values in features.items()}
+    there = close.notna().to_numpy().ravel(order="F")
+    symbols = np.repeat(np.arange(close.shape[1]), len(grid))[there]
+    moments = np.tile(closes_at.tz_convert(None).to_numpy(), close.shape[1])[there]
+    # Columns stay apart (copy=False): to gather them into one block costs more than half of all.
+    return pd.DataFrame(
+        {
+            "symbol": pd.Categorical.from_codes(symbols, close.columns),
+            "event_timestamp": pd.DatetimeIndex(moments, tz="UTC"),
+            **{
+                name: np.asarray(values).ravel(order="F")[there]
+                for name, values in features.items()
+            },
+        },
+        copy=False,
     )
-    rows.insert(0, "symbol", np.repeat(close.columns.to_numpy(), len(grid)))
-    moments = np.tile(closes_at.tz_convert(None).to_numpy(), close.shape[1])
-    rows.insert(1, "event_timestamp", pd.DatetimeIndex(moments, tz="UTC"))
-    return rows[rows["price"].notna()].reset_index(drop=True)
 
 
 def _trend(close: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -61,11 +74,16 @@ def _trend(close: pd.DataFrame) -> dict[str, pd.DataFrame]:
     for span, kept, name in ((14, 192, "rsi"), (7, 96, "rsi_7")):
         gains, moves = (cut_off(each, 1 / span, kept) for each in (gain, move))
         features[name] = 100 * gains / moves
-    line = cut_off(close, 2 / 13, 96) - cut_off(close, 2 / 27, 192)
-    signal = cut_off(line, 2 / 10, 64)
-    features["macd"] = line / close
-    features["macd_signal"] = signal / close
-    features["macd_histogram"] = (line - signal) / close
+    for name, spans, kept in (
+        ("macd", (12, 26, 9), (96, 192, 64)),
+        ("macd_fast", (6, 13, 5), (48, 96, 48)),
+    ):
+        alphas = [2 / (span + 1) for span in spans]
+        line = cut_off(close, alphas[0], kept[0]) - cut_off(close, alphas[1], kept[1])
+        signal = cut_off(line, alphas[2], kept[2])
+        features[name] = line / close
+        features[f"{name}_signal"] = signal / close
+        features[f"{name}_histogram"] = (line - signal) / close
     return features
 
 
@@ -82,15 +100,17 @@ def cut_off(values: pd.DataFrame, alpha: float, kept: int) -> pd.DataFrame:
     return ((endless - older * endless.shift(kept, fill_value=0.0)) / (1 - older)).where(whole)
 
 
-def _ranges(wide: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def _ranges(wide: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     high, low, close = wide["high"], wide["low"], wide["close"]
     span = np.log(high / low)
     squared = span**2
     body = squared / 2 - (2 * np.log(2) - 1) * np.log(close / wide["open"]) ** 2
     before = close.shift(1)
     true_range = np.maximum(high, before) - np.minimum(low, before)
-    average = cut_off(true_range, 1 / 14, 192)
-    features = {"high_low_range": span, "atr_14": average, "atr_ratio_14": average / close}
+    features = {"high_low_range": span}
+    for bars, kept in ((14, 192), (7, 96)):
+        features[f"atr_{bars}"] = average = cut_off(true_range, 1 / bars, kept)
+        features[f"atr_ratio_{bars}"] = average / close
     for bars in (48, 288):
         features[f"parkinson_{bars}"] = np.sqrt(squared.rolling(bars).mean() / (4 * np.log(2)))
         features[f"garman_klass_{bars}"] = np.sqrt(body.rolling(bars).mean())
@@ -98,27 +118,41 @@ def _ranges(wide: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def _bands(close: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    mean = close.rolling(20).mean()
-    # rolling.std carries its sums over the whole year, which on prices, whose mean is a thousand
-    # times their deviation, costs it all but six digits.
-    prices, centre = close.to_numpy(), mean.to_numpy()[19:]
-    squares = sum((prices[19 - k : len(prices) - k] - centre) ** 2 for k in range(20))
-    deviation = mean.copy()
-    deviation.iloc[19:] = np.sqrt(squares / 20)
-    return {
-        "bollinger_position_20": (close - (mean - 2 * deviation)) / (4 * deviation),
-        "bollinger_width_20": 4 * deviation / mean,
-    }
+    features = {}
+    for bars in (20, 48):
+        mean, deviation = close.rolling(bars).mean(), _deviation(close, bars)
+        features[f"bollinger_position_{bars}"] = (close - (mean - 2 * deviation)) / (4 * deviation)
+        features[f"bollinger_width_{bars}"] = 4 * deviation / mean
+    return features
+
+
+def _deviation(close: pd.DataFrame, bars: int, part: int = 1000) -> pd.DataFrame:
+    """Population deviation, part by part, each with its window before it and less its first price.
+
+    rolling.std carries its sums over the whole year, which on prices, whose mean is a thousand
+    times their deviation, costs it all but six digits.
+    """
+    before, (length, symbols) = bars - 1, close.shape
+    padded = np.full((-(-length // part) * part + before, symbols), np.nan)
+    padded[before : before + length] = close
+    parts = np.lib.stride_tricks.sliding_window_view(padded, part + before, axis=0)[::part]
+    moved = parts - np.nan_to_num(parts[:, :, before : before + 1])
+    rolling = pd.DataFrame(moved.reshape(-1, part + before).T).rolling(bars)
+    found = rolling.std(ddof=0).to_numpy()[before:].T.reshape(-1, symbols, part)
+    values = found.transpose(0, 2, 1).reshape(-1, symbols)[:length]
+    return pd.DataFrame(values, close.index, close.columns)
 
 
 def _returns(close: pd.DataFrame, volume: pd.DataFrame) -> dict[str, pd.DataFrame]:
     returns = np.log(close / close.shift(1))
     market = returns[MARKET]
     share = returns.abs() / (close * volume)
+    squared = returns**2
     features = {"volatility": returns.rolling(20).std()}
     for bars in (48, 288):
         rolling = returns.rolling(bars)
         features[f"volatility_{bars}"] = deviation = rolling.std()
+        features[f"realised_volatility_{bars}"] = np.sqrt(squared.rolling(bars).sum())
         features[f"skewness_{bars}"] = rolling.skew()
         features[f"kurtosis_{bars}"] = rolling.kurt()
         features[f"illiquidity_{bars}"] = share.rolling(bars).mean() * 1e6

@@ -3,7 +3,8 @@
 Both sides start from the same bars in memory and end with the same rows; the values are checked
 equal to 1e-9, nulls included, before anything is timed. Peak memory is that of a fresh process, and
 growth is the time a row takes as rows become more. TA-Lib is compared on one symbol, by the
-indicators it has; its values are held against ours in the tests.
+indicators it has; its values are held against ours in the tests. Polars' own rolling kernels stand
+beside ours for reference.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ import numpy as np
 import pandas as pd
 import polars as pl
 
+from bench.features import polars_kernels
 from bench.features.in_pandas import MARKET, in_pandas
-from bench.report import Claim, alternate
+from bench.report import Claim, alternate, measure, timed
 from cryptoml_assets.features.catalog import features_of
 from cryptoml_assets.features.compute import price_features
 
@@ -31,6 +33,7 @@ DAY = timedelta(days=1)
 FEATURES = features_of("price_features")
 GROWTH = (500_000, 1_000_000, 2_000_000, 4_000_000)
 LIMIT_GB = 3.0
+REFERENCE_DAYS = 60
 SEED = 7
 
 INDICATORS: dict[str, tuple[tuple[str, ...], Callable[[Any, dict[str, Any]], object]]] = {
@@ -42,17 +45,23 @@ INDICATORS: dict[str, tuple[tuple[str, ...], Callable[[Any, dict[str, Any]], obj
         ("rsi_7", "rsi"),
         lambda ta, bars: (ta.RSI(bars["close"], 7), ta.RSI(bars["close"], 14)),
     ),
-    "MACD 12, 26, 9": (
-        ("macd", "macd_signal", "macd_histogram"),
-        lambda ta, bars: ta.MACD(bars["close"]),
+    "MACD 12, 26, 9 and 6, 13, 5": (
+        (
+            *("macd", "macd_signal", "macd_histogram"),
+            *("macd_fast", "macd_fast_signal", "macd_fast_histogram"),
+        ),
+        lambda ta, bars: (ta.MACD(bars["close"]), ta.MACD(bars["close"], 6, 13, 5)),
     ),
-    "ATR 14": (
-        ("atr_14",),
-        lambda ta, bars: ta.ATR(bars["high"], bars["low"], bars["close"], 14),
+    "ATR 7 and 14": (
+        ("atr_7", "atr_14"),
+        lambda ta, bars: [ta.ATR(bars["high"], bars["low"], bars["close"], n) for n in (7, 14)],
     ),
-    "Bollinger bands 20": (
-        ("bollinger_position_20", "bollinger_width_20"),
-        lambda ta, bars: ta.BBANDS(bars["close"], 20),
+    "Bollinger bands 20 and 48": (
+        (
+            *("bollinger_position_20", "bollinger_width_20"),
+            *("bollinger_position_48", "bollinger_width_48"),
+        ),
+        lambda ta, bars: (ta.BBANDS(bars["close"], 20), ta.BBANDS(bars["close"], 48)),
     ),
     "momentum 12, 48 and 288": (
         ("momentum", "momentum_48", "momentum_288"),
@@ -112,11 +121,20 @@ def against_pandas(bars: pl.DataFrame, bar: timedelta, runs: int, what: str) -> 
     """Time of both sides on the same bars, after their values were found equal."""
     days, theirs = days_of(bars), bars.to_pandas()
     check_equal(price_features(bars, days, bar), in_pandas(theirs, bar))
-    seconds = alternate(
-        lambda: price_features(bars, days, bar), lambda: in_pandas(theirs, bar), runs
+    spent = measure(
+        {
+            "ours": lambda: timed(lambda: price_features(bars, days, bar)),
+            "theirs": lambda: timed(lambda: in_pandas(theirs, bar)),
+        },
+        runs,
     )
-    return Claim.of_seconds(
-        f"{len(FEATURES)} price features of {what}: pandas {pd.__version__}", *seconds, target=5.0
+    return Claim.of_pairs(
+        f"{len(FEATURES)} price features of {what}: pandas {pd.__version__}",
+        spent["ours"],
+        spent["theirs"],
+        5.0,
+        work=bars.height,
+        unit="rows/s",
     )
 
 
@@ -188,7 +206,9 @@ def claims(options: argparse.Namespace) -> list[Claim]:
     what = f"{bars.height} {options.minutes}-minute bars ({options.symbols} symbols)"
     found = [against_pandas(bars, bar, options.runs, what), memory]
     found += against_talib(bars, bar, options.runs)
-    del bars
+    few = bars.filter(pl.col("open_time") < FIRST + REFERENCE_DAYS * DAY)
+    found += polars_kernels.claims(few, days_of(few), bar, options.runs)
+    del bars, few
     return [*found, *growth(options.symbols, bar, options.runs)]
 
 
@@ -196,7 +216,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--symbols", type=int, default=5)
     parser.add_argument("--days", type=int, default=365)
     parser.add_argument("--minutes", type=int, default=1, help="length of a bar")
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=7)
 
 
 def main() -> None:

@@ -1,36 +1,51 @@
 """Feature tables, computed by day from what has been stored of bars, blocks and metrics."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date
+from typing import Any
 
 import dagster as dg
 import polars as pl
 
 from cryptoml_assets.cadence import daily_table, follow
 from cryptoml_assets.features.catalog import features_of, version_of, warmup_of
-from cryptoml_assets.features.compute import days_before, feature_schema
+from cryptoml_assets.features.compute import days_before, feature_schema, price_lacks
 from cryptoml_assets.features.compute import price_features as compute_price
-from cryptoml_assets.features.feature import Feature
 from cryptoml_assets.features.inputs import MEANINGS, bars_of_settings
+from cryptoml_assets.features.nulls import null_counts
 from cryptoml_assets.features.onchain import onchain_features as compute_onchain
-from cryptoml_assets.features.report import null_shares, volatility_plot
+from cryptoml_assets.features.onchain import onchain_lacks
+from cryptoml_assets.features.pins import FORMULAS, LAKE_VERSIONS
+from cryptoml_assets.features.report import volatility_plot
+from cryptoml_assets.features.summary import Summary
 from cryptoml_assets.partitions import partition_days
 from cryptoml_assets.plots import figure_metadata
+from cryptoml_assets.reads import Reading, Reads
+from cryptoml_assets.resources.io_manager import LakeIOManager
+from cryptoml_assets.resources.lake import Lake, Stored
 from cryptoml_assets.settings import settings
 from cryptoml_assets.tables import described_columns
+from cryptoml_assets.versions import versioned
 
+#: The rows of some days, from the tables of a run, and how many values are null for what reason.
+_Compute = Callable[[Reading, Sequence[date]], tuple[pl.DataFrame, pl.DataFrame]]
+_Events = Iterator[dg.MaterializeResult[Stored] | dg.AssetMaterialization]
 
-def _with_days_before(count: int) -> dg.AssetIn:
-    """An input of the day and of ``count`` days before it, where the partitioning has them."""
-    return dg.AssetIn(
-        partition_mapping=dg.TimeWindowPartitionMapping(
-            start_offset=-count, allow_nonexistent_upstream_partitions=True
-        )
-    )
+_ONCHAIN_DELAY = max(settings().metrics_lag, settings().finality_delay)
+# Whether a window that lacks bars reaches back before a symbol's first one is told in its rows.
+_PRICE_READS = Reads(
+    {"raw_prices": days_before(settings().bar)}, history=True, code=version_of("price_features")
+)
+_ONCHAIN_READS = Reads(
+    dict.fromkeys(("network_metrics", "onchain_blocks"), warmup_of("onchain_features")),
+    delay=_ONCHAIN_DELAY,
+    code=version_of("onchain_features"),
+)
 
 
 @daily_table(
-    follow,
-    ins={"raw_prices": _with_days_before(days_before(settings().bar))},
+    follow(_PRICE_READS),
+    reads=_PRICE_READS,
     group="features",
     kinds={"polars"},
     owner="team:features",
@@ -38,32 +53,20 @@ def _with_days_before(count: int) -> dg.AssetIn:
     metadata=described_columns(feature_schema(features_of("price_features")), MEANINGS),
 )
 def price_features(
-    context: dg.AssetExecutionContext, raw_prices: pl.LazyFrame
-) -> dg.MaterializeResult[pl.DataFrame]:
+    context: dg.AssetExecutionContext, lake: dg.ResourceParam[LakeIOManager]
+) -> Iterator[dg.MaterializeResult[Stored] | dg.AssetMaterialization]:
     """What is known of a symbol's price at the close of each bar.
 
     One row per symbol and closed bar; `event_timestamp` is the close of the newest bar that went
     in. Values come from the catalog and are null where a bar of their window is missing.
     """
-    configured = settings()
-    days = partition_days(context)
-    frame = compute_price(bars_of_settings(raw_prices), days, configured.bar)
-    return dg.MaterializeResult(
-        value=frame,
-        metadata={
-            "symbols": frame["symbol"].n_unique(),
-            "share_of_nulls": _null_shares(frame, features_of("price_features")),
-            "plot": figure_metadata(volatility_plot(frame)),
-        },
-    )
+    summary = Summary(features_of("price_features"))
+    yield from _computed(context, lake.lake, _PRICE_READS, _price_rows, summary)
 
 
 @daily_table(
-    follow,
-    ins={
-        table: _with_days_before(warmup_of("onchain_features"))
-        for table in ("network_metrics", "onchain_blocks")
-    },
+    follow(_ONCHAIN_READS),
+    reads=_ONCHAIN_READS,
     group="features",
     kinds={"polars"},
     owner="team:features",
@@ -71,32 +74,72 @@ def price_features(
     metadata=described_columns(feature_schema(features_of("onchain_features")), MEANINGS),
 )
 def onchain_features(
-    context: dg.AssetExecutionContext,
-    network_metrics: pl.LazyFrame,
-    onchain_blocks: pl.LazyFrame,
-) -> dg.MaterializeResult[pl.DataFrame]:
+    context: dg.AssetExecutionContext, lake: dg.ResourceParam[LakeIOManager]
+) -> Iterator[dg.MaterializeResult[Stored] | dg.AssetMaterialization]:
     """What the chains say about a day, once it can be known.
 
     One row per symbol and UTC day; `event_timestamp` is the end of the day plus the longer of the
     metrics' publication lag and the blocks' finality delay, and a row exists only from then on.
     """
-    configured = settings()
+    summary = Summary(features_of("onchain_features"))
+    yield from _computed(context, lake.lake, _ONCHAIN_READS, _onchain_rows, summary)
+
+
+def _price_rows(reading: Reading, days: Sequence[date]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    features, bar = features_of("price_features"), settings().bar
+    bars = bars_of_settings(reading.scan("raw_prices", days))
+    history = bars_of_settings(reading.history("raw_prices"))
+    frame = compute_price(bars, days, bar, features, history=history)
+    return frame, null_counts(
+        frame, features, lambda: price_lacks(bars, days, bar, features, history=history)
+    )
+
+
+def _onchain_rows(reading: Reading, days: Sequence[date]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    features, symbols = features_of("onchain_features"), settings().symbols
+    metrics, blocks = (reading.scan(table, days) for table in ("network_metrics", "onchain_blocks"))
     frame = compute_onchain(
-        network_metrics,
-        onchain_blocks,
-        configured.symbols,
-        partition_days(context),
-        delay=max(configured.metrics_lag, configured.finality_delay),
-        now=configured.clock(),
+        metrics, blocks, symbols, days, delay=_ONCHAIN_DELAY, now=reading.now, features=features
     )
-    return dg.MaterializeResult(
-        value=frame,
-        metadata={
-            "symbols": frame["symbol"].n_unique(),
-            "share_of_nulls": _null_shares(frame, features_of("onchain_features")),
+    known = [day for day in days if reading.reads.known(day, reading.now)]
+    return frame, null_counts(
+        frame, features, lambda: onchain_lacks(metrics, blocks, symbols, known, features)
+    )
+
+
+def _computed(
+    context: dg.AssetExecutionContext, lake: Lake, reads: Reads, compute: _Compute, summary: Summary
+) -> _Events:
+    """Compute the run's days part by part, store them in one commit, and tell of each day."""
+    reading = Reading.begin(reads, lake, partition_days(context), settings().clock())
+
+    def rows(days: Sequence[date]) -> pl.DataFrame:
+        frame, nulls = compute(reading, days)
+        summary.add(days, frame, nulls)
+        done, count = summary.days, len(reading.days)
+        context.log.info("%d of %d days computed, %d rows", done, count, summary.rows)
+        return frame
+
+    stored = lake.replace_parts(context.asset_key.path[-1], reading.slices(), rows)
+    yield from versioned(
+        stored,
+        lake,
+        context.asset_key,
+        reading.days,
+        metadata=_metadata(summary),
+        by_day={
+            day: {LAKE_VERSIONS: dict(reading.at), FORMULAS: reads.code} for day in reading.days
         },
+        inputs=reading.versions(),
     )
 
 
-def _null_shares(frame: pl.DataFrame, features: Sequence[Feature]) -> dg.MarkdownMetadataValue:
-    return dg.MetadataValue.md(null_shares(frame, [feature.name for feature in features]))
+def _metadata(summary: Summary) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "symbols": summary.symbols,
+        "share_of_nulls": dg.MetadataValue.md(summary.null_shares()),
+        "null_reasons": dg.MetadataValue.md(summary.null_reasons()),
+    }
+    if summary.volatility.width:
+        told["plot"] = figure_metadata(volatility_plot(summary.volatility))
+    return told

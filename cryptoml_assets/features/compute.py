@@ -19,6 +19,9 @@ from cryptoml_assets.features.catalog import features_of, price_warmup
 from cryptoml_assets.features.engine import evaluate
 from cryptoml_assets.features.feature import Feature
 from cryptoml_assets.features.grid import UTC_TIME, Grid, Rows, Span, lay_out
+from cryptoml_assets.features.lacks import Lacks, Mask, Older, nobody
+from cryptoml_assets.features.nulls import row_reasons
+from cryptoml_assets.features.reasons import NULL_REASON
 from cryptoml_assets.features.terms import Values, columns_of
 
 _BAR_COLUMNS = ("open", "high", "low", "close", "volume")
@@ -29,12 +32,13 @@ _MONDAY = 3
 
 
 def feature_schema(features: Sequence[Feature]) -> pl.Schema:
-    """Column types of a feature table: key, features, source, partition date."""
+    """Column types of a feature table: key, features, reasons of nulls, source, partition date."""
     return pl.Schema(
         {
             "symbol": pl.String(),
             "event_timestamp": UTC_TIME,
             **{feature.name: pl.Float64() for feature in features},
+            NULL_REASON: pl.String(),
             "source": pl.String(),
             "date": pl.Date(),
         }
@@ -52,6 +56,8 @@ def price_features(
     days: Sequence[date],
     bar: timedelta,
     features: Sequence[Feature] = features_of("price_features"),
+    *,
+    history: pl.LazyFrame | pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """Feature rows of ``days``: one per symbol and closed bar, sorted by symbol and time.
 
@@ -61,19 +67,52 @@ def price_features(
         days: UTC days to compute.
         bar: Length of one bar.
         features: Catalog entries to compute.
+        history: Bars of every day there is, ``bars`` when not given: they say whether a window
+            reaches back before a symbol's first bar. Only read where that is in question.
 
     Returns:
         :func:`feature_schema` of ``features``. A value is null where a bar of its window is
-        missing or the quantity is undefined there (a price or a volume that never varies).
+        missing or the quantity is undefined there (a price or a volume that never varies), and
+        ``null_reason`` says which.
 
     Raises:
         LakeError: a bar given twice, or one that does not open on a whole step of the day.
     """
-    schema = feature_schema(features)
     if not days:
-        return schema.to_frame()
-    halo = max((feature.warmup for feature in features), default=0)
-    span = Span.of_days(days, bar, halo)
+        return feature_schema(features).to_frame()
+    grid, sources = bar_grid(bars, days, bar, features)
+    known = (bars if history is None else history).lazy()
+    return computed(
+        grid, days, features, sources, known_after=bar, older=older_symbols(known, grid.span)
+    )
+
+
+def price_lacks(
+    bars: pl.LazyFrame | pl.DataFrame,
+    days: Sequence[date],
+    bar: timedelta,
+    features: Sequence[Feature] = features_of("price_features"),
+    *,
+    history: pl.LazyFrame | pl.DataFrame | None = None,
+) -> tuple[Lacks, Mask]:
+    """What the windows of :func:`price_features` lack, and the symbols and steps with a row.
+
+    Arguments are those of :func:`price_features`; ``days`` has one at least.
+    """
+    grid, _ = bar_grid(bars, days, bar, features)
+    known = (bars if history is None else history).lazy()
+    halo = halo_of(features)
+    return Lacks(grid, halo, older_symbols(known, grid.span)), wanted_of(grid, days)[:, halo:]
+
+
+def bar_grid(
+    bars: pl.LazyFrame | pl.DataFrame,
+    days: Sequence[date],
+    bar: timedelta,
+    features: Sequence[Feature],
+) -> tuple[Grid, pl.Series]:
+    """Bars of ``days`` and of the warm-up before them, laid out, and the source of each bar."""
+    span = Span.of_days(days, bar, halo_of(features))
     end = span.start + span.count * bar
     inputs = (
         bars.lazy()
@@ -81,8 +120,18 @@ def price_features(
         .select("symbol", "open_time", *_BAR_COLUMNS, "source")
         .collect()
     )
-    grid = lay_out(inputs, span, _BAR_COLUMNS, _phases(span))
-    return computed(grid, days, features, inputs["source"], known_after=bar)
+    return lay_out(inputs, span, _BAR_COLUMNS, _phases(span)), inputs["source"]
+
+
+def older_symbols(history: pl.LazyFrame, span: Span) -> Older:
+    """Which of some symbols have bars in ``history`` before ``span``."""
+    before = history.filter(pl.col("open_time") < span.start)
+
+    def older(symbols: Sequence[str]) -> Sequence[str]:
+        found = before.filter(pl.col("symbol").is_in(list(symbols))).select("symbol").unique()
+        return found.collect()["symbol"].to_list()
+
+    return older
 
 
 def computed(
@@ -92,6 +141,7 @@ def computed(
     sources: pl.Series,
     *,
     known_after: timedelta,
+    older: Older = nobody,
 ) -> pl.DataFrame:
     """Feature rows of a grid, one for each symbol and step that has a row.
 
@@ -101,14 +151,15 @@ def computed(
         features: Catalog entries to compute.
         sources: Source of each row the grid was made of.
         known_after: Time from the begin of a step to the instant its row could first be known.
+        older: Which of some symbols have rows before the grid.
 
     Returns:
         :func:`feature_schema` of ``features``, sorted by symbol and time.
     """
     terms = [feature.term for feature in features]
-    halo = max((term.reach for term in terms), default=0)
+    halo = halo_of(features)
     columns = {each: grid[each] for each in columns_of(terms)}
-    wanted = (grid.row_at >= 0) & np.isin(grid.span.days(), _ordinals(days))
+    wanted = wanted_of(grid, days)
     rows = Rows(wanted, halo)
     values = rows.collect(
         len(terms), lambda store: evaluate(terms, columns, grid.row_at.shape, store)
@@ -121,6 +172,7 @@ def computed(
             grid.symbols.gather(symbol),
             (begins + known_after).alias("event_timestamp"),
             *(each.alias(feature.name) for each, feature in zip(values, features, strict=True)),
+            row_reasons(Lacks(grid, halo, older), features, values, wanted[:, halo:]),
             _gathered(sources, grid.row_at[wanted]).alias("source"),
             begins.dt.date().alias("date"),
         ],
@@ -134,6 +186,16 @@ def _gathered(texts: pl.Series, places: NDArray[np.int64]) -> pl.Series:
     if runs.height == 1:
         return pl.repeat(runs["value"][0], len(places), dtype=pl.String, eager=True)
     return texts.gather(places)
+
+
+def halo_of(features: Sequence[Feature]) -> int:
+    """Steps before the first wanted one that ``features`` need."""
+    return max((feature.warmup for feature in features), default=0)
+
+
+def wanted_of(grid: Grid, days: Sequence[date]) -> Mask:
+    """Symbols and steps of ``days`` that have a row."""
+    return (grid.row_at >= 0) & np.isin(grid.span.days(), _ordinals(days))
 
 
 def _ordinals(days: Sequence[date]) -> list[int]:

@@ -3,6 +3,9 @@
 Terms are laid out as one sequence of whole-array operations over a handful of reused buffers. A
 block of steps with its halo runs through the sequence; blocks run on threads, because numpy lets go
 of the interpreter inside an operation on large arrays.
+
+Within a block the symbols lie one behind the other in flat memory, and a lag is a shift of all of
+it. What a symbol's first steps read of the one before it stays in the halo, which is never stored.
 """
 
 from __future__ import annotations
@@ -17,7 +20,16 @@ from functools import cache
 import numpy as np
 import polars as pl
 
-from cryptoml_assets.features.terms import Apply, Column, Function, Lag, Operand, Term, Values
+from cryptoml_assets.features.terms import (
+    Apply,
+    Column,
+    Function,
+    Lag,
+    Operand,
+    Term,
+    Values,
+    apply,
+)
 
 #: Values of one buffer: large enough for the threads to overlap, small enough for the caches.
 BLOCK = 160_000
@@ -28,9 +40,9 @@ Store = Callable[[int, int, Values], None]
 
 @dataclass(frozen=True)
 class _Input:
-    """An operand: a buffer, a column or a number, ``lag`` steps earlier."""
+    """An operand: a buffer or a column, ``lag`` steps earlier."""
 
-    place: int | Column | float
+    place: int | Column
     shared: bool
     lag: int
 
@@ -39,8 +51,8 @@ class _Input:
 class _Step:
     """One operation into a buffer, from column ``start`` on, and the outputs it completes."""
 
-    function: Function | None
-    operands: tuple[_Input, ...]
+    function: Function
+    operands: tuple[_Input | float, ...]
     buffer: int
     shared: bool
     start: int
@@ -86,20 +98,25 @@ def evaluate(
     """
     plan = program(tuple(outputs))
     symbols, length = shape[0], shape[1] - plan.halo
-    width = max(BLOCK // max(symbols, 1), 4 * plan.halo, 1)
+    if not symbols or length <= 0:
+        return
+    width = max(BLOCK // symbols, 4 * plan.halo, 1)
     local = threading.local()
 
     def run(begin: int) -> None:
+        if not hasattr(local, "memory"):
+            local.memory = _Memory(plan, columns, symbols, min(width, length) + plan.halo)
         stop = min(begin + width, length) + plan.halo
-        if not hasattr(local, "buffers"):
-            local.buffers = _allocate(plan, symbols, min(width, length) + plan.halo)
-        block = {each: values[:, begin:stop] for each, values in columns.items()}
+        calls = local.memory.load(begin, stop)
         with np.errstate(all="ignore"):
-            _run(plan, block, local.buffers, stop - begin, lambda i, v: store(i, begin, v))
+            for call in calls:
+                call.function(*call.operands, out=call.out)
+                for index in call.outputs:
+                    store(index, begin, call.done)
 
     begins = range(0, length, width)
     workers = min(pl.thread_pool_size(), len(begins))
-    if workers <= 1:
+    if workers == 1:
         for begin in begins:
             run(begin)
         return
@@ -108,68 +125,87 @@ def evaluate(
             pass
 
 
-def _allocate(plan: Program, symbols: int, width: int) -> tuple[list[Values], list[Values]]:
-    own, shared = plan.buffers
-    return (
-        [np.empty((symbols, width)) for _ in range(own)],
-        [np.empty((1, width)) for _ in range(shared)],
-    )
+@dataclass(frozen=True)
+class _Call:
+    """A step over the memory of one thread, and where the values of its outputs then are."""
+
+    function: Function
+    operands: tuple[Values | float, ...]
+    out: Values
+    done: Values
+    outputs: tuple[int, ...]
 
 
-def _run(
-    plan: Program,
-    columns: Mapping[Column, Values],
-    buffers: tuple[list[Values], list[Values]],
-    width: int,
-    store: Callable[[int, Values], None],
-) -> None:
-    for step in plan.steps:
-        start = step.start
-        if step.function is None:
-            done = np.asarray(_view(step.operands[0], columns, buffers, plan.halo, width))
-        else:
-            out = buffers[step.shared][step.buffer][:, start:width]
-            step.function(
-                *(_view(each, columns, buffers, start, width) for each in step.operands), out=out
-            )
-            done = out[:, plan.halo - start :]
-        for index in step.outputs:
-            store(index, done)
+class _Memory:
+    """What one thread works on: the columns of a block and the buffers, and the calls over them."""
 
+    def __init__(
+        self, plan: Program, columns: Mapping[Column, Values], symbols: int, widest: int
+    ) -> None:
+        self._plan = plan
+        self._columns = columns
+        self._symbols = symbols
+        own, shared = plan.buffers
+        # One piece of memory each: pages of a large one cost less.
+        self._buffers = (np.empty((own, symbols * widest)), np.empty((shared, widest)))
+        self._copies = {each: np.empty(len(values) * widest) for each, values in columns.items()}
+        self._calls: dict[int, list[_Call]] = {}
 
-def _view(
-    each: _Input,
-    columns: Mapping[Column, Values],
-    buffers: tuple[list[Values], list[Values]],
-    start: int,
-    width: int,
-) -> Values | float:
-    place = each.place
-    if isinstance(place, float):
-        return place
-    values = columns[place] if isinstance(place, Column) else buffers[each.shared][place]
-    return values[:, start - each.lag : width - each.lag]
+    def load(self, begin: int, stop: int) -> list[_Call]:
+        """Copy the columns of a block, and give the calls that work on them."""
+        width = stop - begin
+        for each, values in self._columns.items():
+            self._copies[each][: len(values) * width].reshape(-1, width)[:] = values[:, begin:stop]
+        if width not in self._calls:
+            self._calls[width] = [self._call(step, width) for step in self._plan.steps]
+        return self._calls[width]
+
+    def _call(self, step: _Step, width: int) -> _Call:
+        # A ufunc does not mind where symbols end, unless one row goes with those of all symbols.
+        flat = isinstance(step.function, np.ufunc) and all(
+            each.shared == step.shared for each in step.operands if isinstance(each, _Input)
+        )
+        rows = self._rows(step.buffer, step.shared, width)
+        out = rows.reshape(-1)[step.start :] if flat else rows[:, step.start :]
+        operands = tuple(self._operand(each, width, step.start, flat) for each in step.operands)
+        return _Call(step.function, operands, out, rows[:, self._plan.halo :], step.outputs)
+
+    def _operand(self, each: _Input | float, width: int, start: int, flat: bool) -> Values | float:
+        """The steps of an operand from ``start`` on, as many steps earlier as it lags."""
+        if isinstance(each, float):
+            return each
+        rows = self._rows(each.place, each.shared, width)
+        if flat:
+            return rows.reshape(-1)[start - each.lag : rows.size - each.lag]
+        return rows[:, start - each.lag : width - each.lag]
+
+    def _rows(self, place: int | Column, shared: bool, width: int) -> Values:
+        rows = 1 if shared else self._symbols
+        memory = self._copies[place] if isinstance(place, Column) else self._buffers[shared][place]
+        return memory[: rows * width].reshape(rows, width)
 
 
 class _Layout:
     """Orders terms depth first and gives each a buffer until its last use."""
 
     def __init__(self, outputs: tuple[Term, ...]) -> None:
-        self._outputs = outputs
+        # A column, or an earlier step of something, is an output once it is copied.
+        self._outputs = [
+            each if isinstance(each, Apply) else apply(np.positive, each) for each in outputs
+        ]
         self._order: dict[Apply, None] = {}
-        self._uses: Counter[Apply] = Counter()
+        self._uses: Counter[Term] = Counter()
         self._place: dict[Apply, int] = {}
         self._free: tuple[list[int], list[int]] = ([], [])
         self._made = [0, 0]
-        for output in outputs:
-            self._visit(_base(output)[0])
+        for output in self._outputs:
+            self._visit(output)
 
     def _visit(self, term: Term) -> None:
         if not isinstance(term, Apply) or term in self._order:
             return
-        for operand in term.operands:
-            if isinstance(operand, Term):
-                self._visit(_base(operand)[0])
+        for base in _bases(term):
+            self._visit(base)
         self._order[term] = None
 
     def program(self) -> Program:
@@ -179,31 +215,18 @@ class _Layout:
         for index, output in enumerate(self._outputs):
             wanted.setdefault(output, []).append(index)
         for term in self._order:
-            for base in {_base(each)[0] for each in term.operands if isinstance(each, Term)}:
-                if isinstance(base, Apply):
-                    self._uses[base] += 1
-        for output in wanted:
-            base, lag = _base(output)
-            if lag and isinstance(base, Apply):
-                self._uses[base] += 1
+            self._uses.update(_bases(term))
         steps = [self._step(term, tuple(wanted.get(term, ()))) for term in self._order]
-        for output, indexes in wanted.items():
-            if not isinstance(output, Apply):
-                steps.append(
-                    _Step(None, (self._input(output),), 0, output.shared, 0, tuple(indexes))
-                )
         return Program(halo, tuple(steps), (self._made[0], self._made[1]))
 
     def _step(self, term: Apply, outputs: tuple[int, ...]) -> _Step:
         operands = tuple(self._input(operand) for operand in term.operands)
-        bases = [_base(each) for each in term.operands if isinstance(each, Term)]
-        lagged = {base for base, lag in bases if lag}
+        lagged = {each.term for each in term.operands if isinstance(each, Lag)}
         spent = []
-        for base in dict.fromkeys(base for base, _ in bases):
-            if isinstance(base, Apply):
-                self._uses[base] -= 1
-                if not self._uses[base]:
-                    spent.append(base)
+        for base in _bases(term):
+            self._uses[base] -= 1
+            if isinstance(base, Apply) and not self._uses[base]:
+                spent.append(base)
         # An operand's buffer can take the result unless other steps of it are still to be read.
         for base in spent:
             if base not in lagged:
@@ -223,12 +246,18 @@ class _Layout:
         self._made[shared] += 1
         return self._made[shared] - 1
 
-    def _input(self, operand: Operand) -> _Input:
+    def _input(self, operand: Operand) -> _Input | float:
         if not isinstance(operand, Term):
-            return _Input(float(operand), shared=False, lag=0)
+            return float(operand)
         base, lag = _base(operand)
         place = base if isinstance(base, Column) else self._place[base]  # type: ignore[index]
         return _Input(place, base.shared, lag)
+
+
+def _bases(term: Apply) -> tuple[Term, ...]:
+    """The terms that ``term`` is made of, without their lags, each once."""
+    operands = (each for each in term.operands if isinstance(each, Term))
+    return tuple(dict.fromkeys(_base(each)[0] for each in operands))
 
 
 def _base(term: Term) -> tuple[Term, int]:

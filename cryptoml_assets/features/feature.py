@@ -8,6 +8,8 @@ from typing import Literal
 from cryptoml_assets.features.terms import Term, columns_of
 
 Table = Literal["price_features", "onchain_features"]
+#: Both feature tables.
+TABLES: tuple[Table, ...] = ("price_features", "onchain_features")
 
 #: Columns an on-chain feature sees: of the symbol's base asset, and of the blocks, for all symbols.
 METRICS = ("active_addresses", "transaction_count", "hash_rate", "nvt_ratio", "mvrv_ratio")
@@ -20,8 +22,16 @@ BLOCKS = (
     "block_above_target",
 )
 
+BARS = ("open", "high", "low", "close", "volume")
+
+#: What the features of a table are made of.
+COLUMNS: dict[Table, tuple[str, ...]] = {
+    "price_features": (*BARS, "day_phase", "week_phase"),
+    "onchain_features": (*METRICS, *BLOCKS),
+}
+
 _SOURCES = {
-    **dict.fromkeys(("open", "high", "low", "close", "volume"), "raw_prices"),
+    **dict.fromkeys(BARS, "raw_prices"),
     **dict.fromkeys(METRICS, "network_metrics"),
     **dict.fromkeys(BLOCKS, "onchain_blocks"),
 }

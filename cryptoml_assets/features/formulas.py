@@ -36,8 +36,11 @@ DAY_PHASE, WEEK_PHASE = (column(name, shared=True) for name in ("day_phase", "we
 
 _NEGLIGIBLE = 1e-6
 _BITS_KEPT = 2
-#: Share of the raw sum of squares below which what is left after the mean is only rounding.
+#: Share of the raw sum of squares up to which what is left after the mean is only rounding.
 _ROUNDING = 1e-13
+#: The share up to which too few digits are left for third and fourth powers: 50 times as much mean
+#: as spread.
+_FEW_DIGITS = 4e-4
 
 
 def log_return(bars: int = 1) -> Term:
@@ -57,8 +60,15 @@ def mean_gap(bars: int) -> Term:
 
 def volatility(bars: int) -> Term:
     """Sample standard deviation of one-bar log returns."""
-    _, squares = _deviations(log_return(), bars)
-    return sqrt(larger(squares, 0.0) * (1.0 / (bars - 1)))
+    return sqrt(_spread(log_return(), bars)) * (1.0 / math.sqrt(bars - 1))
+
+
+def realised_volatility(bars: int) -> Term:
+    """Root of the sum of squared one-bar log returns.
+
+    Andersen, Bollerslev, Diebold and Labys, Modeling and Forecasting Realized Volatility, 2003.
+    """
+    return sqrt(_raw_squares(log_return(), bars))
 
 
 def parkinson(bars: int) -> Term:
@@ -99,14 +109,23 @@ def average_true_range(span: int) -> Term:
     return decayed_mean(larger(HIGH, before) - smaller(LOW, before), factor, kept(factor))
 
 
-def macd_line(fast: int = 12, slow: int = 26) -> Term:
-    """Exponential mean of the close over ``fast`` bars less that over ``slow`` (Appel, 1979)."""
-    return _exponential_mean(CLOSE, fast) - _exponential_mean(CLOSE, slow)
+def macd_line(fast: int, slow: int) -> Term:
+    """Exponential mean of the close over ``fast`` bars less that over ``slow``, over the close.
+
+    Appel, The Moving Average Convergence-Divergence Trading Method, 1979; there not over the close.
+    """
+    return _macd(fast, slow) / CLOSE
 
 
-def macd_signal(span: int = 9) -> Term:
-    """Exponential mean of :func:`macd_line`."""
-    return _exponential_mean(macd_line(), span)
+def macd_signal(fast: int, slow: int, span: int) -> Term:
+    """Exponential mean over ``span`` bars of what :func:`macd_line` divides, over the close."""
+    return _exponential_mean(_macd(fast, slow), span) / CLOSE
+
+
+def macd_histogram(fast: int, slow: int, span: int) -> Term:
+    """What :func:`macd_line` divides less its exponential mean, over the close."""
+    line = _macd(fast, slow)
+    return (line - _exponential_mean(line, span)) / CLOSE
 
 
 def bollinger_position(bars: int) -> Term:
@@ -126,9 +145,8 @@ def bollinger_width(bars: int) -> Term:
 def volume_zscore(bars: int) -> Term:
     """Log volume in sample standard deviations from its mean; undefined where it never varied."""
     volume = apply(np.log1p, VOLUME)
-    mean, squares = _deviations(volume, bars)
-    varied = _varied(squares, window_sum(volume * volume, bars))
-    return (volume - mean) / sqrt(varied * (1.0 / (bars - 1)))
+    deviation = sqrt(_spread(volume, bars)) * (1.0 / math.sqrt(bars - 1))
+    return (volume - _raw_mean(volume, bars)) / deviation
 
 
 def illiquidity(bars: int) -> Term:
@@ -143,28 +161,26 @@ def illiquidity(bars: int) -> Term:
 def skewness(bars: int) -> Term:
     """Sample skewness of one-bar log returns: G1 of Joanes and Gill, 1998.
 
-    Undefined where the return never varied.
+    Undefined where the return hardly varied (:data:`_FEW_DIGITS`).
     """
     returns = log_return()
-    mean, squares = _deviations(returns, bars)
+    mean, spread, varied = _raw_mean(returns, bars), _spread(returns, bars), _varied(returns, bars)
     raw2, raw3 = (window_sum(_power(returns, power), bars) for power in (2, 3))
     cubes = raw3 - mean * (3.0 * raw2 - mean * mean * (2.0 * bars))
-    varied = _varied(squares, raw2)
     scale = bars * math.sqrt(bars - 1.0) / (bars - 2.0)
-    return cubes / (varied * sqrt(varied)) * scale
+    return cubes / (varied * sqrt(spread)) * scale
 
 
 def kurtosis(bars: int) -> Term:
     """Sample excess kurtosis of one-bar log returns: G2 of Joanes and Gill, 1998.
 
-    Undefined where the return never varied.
+    Undefined where the return hardly varied (:data:`_FEW_DIGITS`).
     """
     returns = log_return()
-    mean, squares = _deviations(returns, bars)
+    mean, varied = _raw_mean(returns, bars), _varied(returns, bars)
     raw2, raw3, raw4 = (window_sum(_power(returns, power), bars) for power in (2, 3, 4))
     square = mean * mean
     fourths = raw4 - mean * (4.0 * raw3) + square * (6.0 * raw2 - square * (3.0 * bars))
-    varied = _varied(squares, raw2)
     below = (bars - 2.0) * (bars - 3.0)
     scale = bars * (bars + 1.0) * (bars - 1.0) / below
     return fourths / (varied * varied) * scale - 3.0 * (bars - 1.0) ** 2 / below
@@ -173,26 +189,24 @@ def kurtosis(bars: int) -> Term:
 def beta(symbol: str, bars: int) -> Term:
     """Slope of one-bar log returns on those of ``symbol`` (Sharpe, 1963).
 
-    Undefined where the return of ``symbol`` never varied.
+    Undefined where the return of ``symbol`` never varied; exactly 1 of ``symbol`` itself.
     """
     returns, market = log_return(), log_return().of(symbol)
-    _, squares = _deviations(market, bars)
-    varied = _varied(squares, window_sum(market * market, bars))
-    return _products(returns, market, bars) / varied
+    products = window_sum(returns * market, bars)
+    shared = _raw_mean(returns, bars) * window_sum(market, bars)
+    return (products - shared) / _spread(market, bars)
 
 
 def correlation(symbol: str, bars: int) -> Term:
-    """Pearson correlation of one-bar log returns with those of ``symbol``.
+    """Pearson correlation of one-bar log returns with those of ``symbol``: never past 1 or -1.
 
-    Undefined where either return never varied.
+    Undefined where either return never varied; exactly 1 of ``symbol`` itself.
     """
     returns, market = log_return(), log_return().of(symbol)
-    own, others = (
-        _varied(_deviations(each, bars)[1], window_sum(each * each, bars))
-        for each in (returns, market)
-    )
-    share = _products(returns, market, bars) / sqrt(own * others)
-    return smaller(larger(share, -1.0), 1.0)
+    slope, scale = sqrt(_spread(market, bars)), sqrt(_spread(returns, bars))
+    share = beta(symbol, bars) * (slope / scale)
+    # Rounding may lead past 1. What is infinite has no correlation, and this makes it NaN.
+    return share / larger(apply(np.abs, share), 1.0)
 
 
 def growth(term: Term, steps: int) -> Term:
@@ -210,6 +224,10 @@ def kept(factor: float) -> int:
     return -(-length // step) * step
 
 
+def _macd(fast: int, slow: int) -> Term:
+    return _exponential_mean(CLOSE, fast) - _exponential_mean(CLOSE, slow)
+
+
 def _exponential_mean(term: Term, span: int) -> Term:
     factor = 1.0 - 2.0 / (span + 1.0)
     return decayed_mean(term, factor, kept(factor))
@@ -225,28 +243,40 @@ def _power(term: Term, power: int) -> Term:
     return {2: square, 3: square * term, 4: square * square}[power]
 
 
-def _deviations(term: Term, bars: int) -> tuple[Term, Term]:
-    """Mean of a window, and sum of squared deviations from it, by its raw sums.
+def _raw_mean(term: Term, bars: int) -> Term:
+    return window_sum(term, bars) * (1.0 / bars)
 
-    For quantities whose mean is not large beside their spread, as of returns or log volumes.
+
+def _raw_squares(term: Term, bars: int) -> Term:
+    return window_sum(_power(term, 2), bars)
+
+
+def _raw_spread(term: Term, bars: int) -> Term:
+    """Sum of squared deviations from the mean of a window, by its raw sums.
+
+    For quantities whose mean is not large beside their spread, as of returns or log volumes: the
+    relative error is that of the squares, times mean over spread squared.
     """
-    total = window_sum(term, bars)
-    mean = total * (1.0 / bars)
-    return mean, window_sum(term * term, bars) - mean * total
+    return _raw_squares(term, bars) - _raw_mean(term, bars) * window_sum(term, bars)
 
 
-def _products(left: Term, right: Term, bars: int) -> Term:
-    """Sum of the products of the deviations of both from their means."""
-    mean = window_sum(left, bars) * (1.0 / bars)
-    return window_sum(left * right, bars) - mean * window_sum(right, bars)
+def _spread(term: Term, bars: int) -> Term:
+    """:func:`_raw_spread`, zero where it is only rounding."""
+    return apply(_none_of_rounding, _raw_spread(term, bars), _raw_squares(term, bars))
 
 
-def _varied(squares: Term, raw: Term) -> Term:
-    """``squares``, missing where they are only the rounding of ``raw``, the sum before the mean."""
-    return apply(_above_rounding, squares, raw)
+def _varied(term: Term, bars: int) -> Term:
+    """:func:`_raw_spread`, missing where it has too few digits for higher powers."""
+    return apply(_missing_few_digits, _raw_spread(term, bars), _raw_squares(term, bars))
 
 
-def _above_rounding(squares: Values, raw: Values, out: Values) -> None:
-    constant = squares <= raw * _ROUNDING
+def _none_of_rounding(squares: Values, raw: Values, out: Values) -> None:
+    rounding = squares <= raw * _ROUNDING
     np.copyto(out, squares)
-    out[constant] = np.nan
+    np.copyto(out, 0.0, where=rounding)
+
+
+def _missing_few_digits(squares: Values, raw: Values, out: Values) -> None:
+    few = squares <= raw * _FEW_DIGITS
+    np.copyto(out, squares)
+    np.copyto(out, np.nan, where=few)

@@ -6,12 +6,13 @@ happen is NaN. Features are computed on grids (:mod:`~cryptoml_assets.features.e
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
-from typing import TypeVar
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -23,12 +24,16 @@ from cryptoml_assets.errors import LakeError
 from cryptoml_assets.features.engine import Store
 from cryptoml_assets.features.terms import Column, Values
 
-Number = TypeVar("Number", np.float64, np.int64)
-
 UTC_TIME = pl.Datetime("us", "UTC")
 _DAY = timedelta(days=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+
+#: Rows laid out at a time: few enough for what is made of them to stay in the caches.
+_PART = 50_000
+
+#: Rows from which a slice is faster than its places one by one.
+_PER_SLICE = 32
 
 
 @dataclass(frozen=True)
@@ -96,30 +101,59 @@ def lay_out(
     Raises:
         LakeError: two rows of a symbol for one step, or one that begins within a step.
     """
-    length = span.step // _MICROSECOND
-    since = rows["open_time"].cast(UTC_TIME).to_physical().to_numpy() - span.begins[:1]
-    step = since // length
-    if count := np.count_nonzero(step * length - since):
-        message = f"{count} bars do not open on a whole step of {span.step} since midnight"
-        raise LakeError(message)
     runs = rows["symbol"].rle().struct.unnest()
     symbols = runs["value"].unique().sort().alias("symbol")
     order = runs["value"].cast(pl.Enum(symbols)).to_physical().cast(pl.Int64).to_numpy()
-    place = np.repeat(order * span.count, runs["len"].to_numpy()) + step
+    place = np.repeat(order * span.count, runs["len"].to_numpy())
+    opens = rows["open_time"].cast(UTC_TIME).to_physical().to_numpy()
+    columns = {name: rows[name].cast(pl.Float64).to_numpy() for name in names}
     shape = (len(symbols), span.count)
-    row_at = _scattered(np.arange(rows.height), place, shape, -1)
+    length = span.step // _MICROSECOND
+    with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
+        at = pool.submit(np.full, shape, -1, np.int64)
+        laid = dict(zip(names, pool.map(lambda _: np.full(shape, np.nan), names), strict=True))
+        row_at = at.result()
+
+        def scatter(begin: int) -> int:
+            """Lay out a part of the rows; how many do not open on a step."""
+            part = slice(begin, begin + _PART)
+            since = opens[part] - span.begins[0]
+            step = since // length
+            if count := int(np.count_nonzero(step * length - since)):
+                return count
+            step += place[part]
+            for rows_of, places in _moves(step, begin):
+                row_at.reshape(-1)[places] = np.arange(rows_of.start, rows_of.stop)
+                for name in names:
+                    laid[name].reshape(-1)[places] = columns[name][rows_of]
+            return 0
+
+        off = sum(pool.map(scatter, range(0, rows.height, _PART)))
+    if off:
+        message = f"{off} bars do not open on a whole step of {span.step} since midnight"
+        raise LakeError(message)
     if twice := rows.height - np.count_nonzero(row_at >= 0):
         message = f"{twice} bars are there more than once"
         raise LakeError(message)
-    values = {
-        name: _scattered(rows[name].cast(pl.Float64).to_numpy(), place, shape, np.nan)
-        for name in names
-    }
-    return Grid(span, symbols, row_at, values, shared)
+    return Grid(span, symbols, row_at, laid, shared)
 
 
-#: The rows that a block fills for one symbol, and the steps they come from; none for all.
-_Pick = tuple[slice, NDArray[np.intp] | None]
+#: Rows, and the places that belong to them one by one.
+_Moves = list[tuple[slice, slice | NDArray[np.int64]]]
+
+
+def _moves(places: NDArray[np.int64], begin: int) -> _Moves:
+    """Rows from ``begin`` on and their places: slices where these mostly follow each other."""
+    if not len(places):
+        return []
+    jumps = np.flatnonzero(np.diff(places) != 1) + 1
+    if len(jumps) * _PER_SLICE > len(places):
+        return [(slice(begin, begin + len(places)), places)]
+    edges = [0, *jumps.tolist(), len(places)]
+    return [
+        (slice(begin + first, begin + end), slice(int(to), int(to) + end - first))
+        for (first, end), to in zip(pairwise(edges), places[edges[:-1]], strict=True)
+    ]
 
 
 class Rows:
@@ -136,59 +170,64 @@ class Rows:
         symbol, step = np.nonzero(wanted)
         self.places: tuple[NDArray[np.intp], NDArray[np.intp]] = (symbol, step)
         self.height = len(symbol)
-        before = np.cumsum(self._wanted.sum(axis=1)) - self._wanted.sum(axis=1)
-        inside = np.cumsum(self._wanted, axis=1, dtype=np.int64) - self._wanted
-        self._row = inside + before[:, np.newaxis]
-        self._picks: dict[int, list[_Pick]] = {}
+        self._first = np.searchsorted(symbol, np.arange(len(wanted)))
+        self._picks: dict[int, list[_Moves]] = {}
 
     def collect(self, count: int, fill: Callable[[Store], None]) -> list[pl.Series]:
         """``count`` columns of values, from a function that hands over each block of them.
 
         What is not finite is null.
         """
-        columns = [np.empty(self.height) for _ in range(count)]
-        finite = np.empty((count, self.height), np.bool_)
+        # One piece of memory: pages of a large one cost less.
+        columns = np.empty((count, self.height))
+        masks = [_Mask(self.height) for _ in range(count)]
 
         def store(index: int, begin: int, values: Values) -> None:
+            column, mask = columns[index], masks[index]
             picks = self._pick(begin, values.shape[1])
-            for row, (target, chosen) in zip(
+            for row, moves in zip(
                 np.broadcast_to(values, (len(picks), values.shape[1])), picks, strict=True
             ):
-                column = columns[index][target]
-                if chosen is None:
-                    column[:] = row
-                else:
+                for target, chosen in moves:
                     # Only "clip" writes straight into the column; the places are all there.
-                    np.take(row, chosen, out=column, mode="clip")
-                np.isfinite(column, out=finite[index][target])
+                    if isinstance(chosen, slice):
+                        column[target] = row[chosen]
+                    else:
+                        np.take(row, chosen, out=column[target], mode="clip")
+                if moves:
+                    mask.set(moves[0][0].start, column[moves[0][0].start : moves[-1][0].stop])
 
         fill(store)
-        with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
-            return list(pool.map(_series, columns, finite))
+        return [mask.series(values) for mask, values in zip(masks, columns, strict=True)]
 
-    def _pick(self, begin: int, width: int) -> list[_Pick]:
+    def _pick(self, begin: int, width: int) -> list[_Moves]:
         if begin not in self._picks:
-            picks: list[_Pick] = []
-            for symbol, wanted in enumerate(self._wanted[:, begin : begin + width]):
-                chosen = np.flatnonzero(wanted)
-                first = int(self._row[symbol, begin])
-                whole = len(chosen) == width
-                picks.append((slice(first, first + len(chosen)), None if whole else chosen))
+            picks = []
+            for wanted, first in zip(self._wanted, self._first, strict=True):
+                start = int(first) + int(np.count_nonzero(wanted[:begin]))
+                picks.append(_moves(np.flatnonzero(wanted[begin : begin + width]), start))
             self._picks[begin] = picks
         return self._picks[begin]
 
 
-def _scattered(
-    values: NDArray[Number], place: NDArray[np.int64], shape: tuple[int, int], empty: float
-) -> NDArray[Number]:
-    laid = np.full(shape, empty, values.dtype)
-    laid.reshape(-1)[place] = values
-    return laid
+class _Mask:
+    """Which values of a column are there, as Arrow has it: a bit for each, the first the lowest."""
 
+    def __init__(self, height: int) -> None:
+        self._bits = np.zeros(-(-height // 8), np.uint8)
+        self._lock = threading.Lock()
 
-def _series(values: Values, finite: NDArray[np.bool_]) -> pl.Series:
-    """A column over the memory of ``values``, null where they are not finite."""
-    nulls = len(values) - np.count_nonzero(finite)
-    mask = pa.py_buffer(np.packbits(finite, bitorder="little")) if nulls else None
-    buffers = [mask, pa.py_buffer(values)]
-    return pl.Series(pa.Array.from_buffers(pa.float64(), len(values), buffers, nulls))
+    def set(self, first: int, values: Values) -> None:
+        """Take note of ``values``, those from row ``first`` on; end bytes may be shared."""
+        lead = first % 8
+        there = np.zeros(lead + len(values), np.bool_)
+        np.isfinite(values, out=there[lead:])
+        bits = np.packbits(there, bitorder="little")
+        with self._lock:
+            self._bits[first // 8 : first // 8 + len(bits)] |= bits
+
+    def series(self, values: Values) -> pl.Series:
+        """A column over the memory of ``values``."""
+        nulls = len(values) - int(np.bitwise_count(self._bits).sum(dtype=np.int64))
+        buffers = [pa.py_buffer(self._bits) if nulls else None, pa.py_buffer(values)]
+        return pl.Series(pa.Array.from_buffers(pa.float64(), len(values), buffers, nulls))

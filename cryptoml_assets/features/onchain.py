@@ -10,9 +10,10 @@ import polars as pl
 
 from cryptoml_assets.days import day_start
 from cryptoml_assets.features.catalog import features_of
-from cryptoml_assets.features.compute import computed, feature_schema
+from cryptoml_assets.features.compute import computed, feature_schema, halo_of, wanted_of
 from cryptoml_assets.features.feature import BLOCKS, METRICS, Feature
-from cryptoml_assets.features.grid import UTC_TIME, Span, lay_out
+from cryptoml_assets.features.grid import UTC_TIME, Grid, Span, lay_out
+from cryptoml_assets.features.lacks import Lacks, Mask
 from cryptoml_assets.features.terms import Values
 
 _DAY = timedelta(days=1)
@@ -47,8 +48,38 @@ def onchain_features(
     known = [day for day in days if day_start(day) + _DAY + delay <= now]
     if not known:
         return feature_schema(features).to_frame()
-    halo = max((feature.warmup for feature in features), default=0)
-    span = Span.of_days(known, _DAY, halo)
+    grid, sources = day_grid(metrics, blocks, symbols, known, features)
+    return computed(grid, known, features, sources, known_after=_DAY + delay)
+
+
+def onchain_lacks(
+    metrics: pl.LazyFrame | pl.DataFrame,
+    blocks: pl.LazyFrame | pl.DataFrame,
+    symbols: Sequence[str],
+    days: Sequence[date],
+    features: Sequence[Feature] = features_of("onchain_features"),
+) -> tuple[Lacks, Mask]:
+    """What the windows of :func:`onchain_features` lack, and the symbols and days with a row.
+
+    Arguments are those of :func:`onchain_features`; ``days`` has one at least, and all are known.
+    """
+    grid, _ = day_grid(metrics, blocks, symbols, days, features)
+    halo = halo_of(features)
+    return Lacks(grid, halo), wanted_of(grid, days)[:, halo:]
+
+
+def day_grid(
+    metrics: pl.LazyFrame | pl.DataFrame,
+    blocks: pl.LazyFrame | pl.DataFrame,
+    symbols: Sequence[str],
+    days: Sequence[date],
+    features: Sequence[Feature],
+) -> tuple[Grid, pl.Series]:
+    """Metrics and blocks of ``days`` and of the warm-up before them, and the sources of each day.
+
+    A symbol has a row where there is a metric of its base asset, or a final block.
+    """
+    span = Span.of_days(days, _DAY, halo_of(features))
     dates = [span.start.date() + step * _DAY for step in range(span.count)]
     per_day = _block_days(blocks).collect()
     rows = (
@@ -62,8 +93,7 @@ def onchain_features(
         .filter(pl.col("source") != "")
         .collect()
     )
-    grid = lay_out(rows, span, METRICS, _by_day(per_day, dates))
-    return computed(grid, known, features, rows["source"], known_after=_DAY + delay)
+    return lay_out(rows, span, METRICS, _by_day(per_day, dates)), rows["source"]
 
 
 def _symbol_days(symbols: Sequence[str], days: Sequence[date]) -> pl.LazyFrame:

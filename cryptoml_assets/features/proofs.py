@@ -1,7 +1,8 @@
 """Proofs that a value is a function of its own window: recomputed otherwise, no bit differs.
 
-Each proof computes a day's price features in another way and compares them with what was computed
-or stored before. They run over every feature they are given, in property tests and as asset checks.
+Each proof computes a day's rows in another way and compares them with what was computed or stored
+before. They hold for every table and every feature of its :class:`~.remake.Recipe`, in property
+tests and as asset checks.
 """
 
 from __future__ import annotations
@@ -14,13 +15,21 @@ from datetime import date, datetime, timedelta
 import numpy as np
 import polars as pl
 
-from cryptoml_assets.features.catalog import features_of
-from cryptoml_assets.features.compute import price_features
-from cryptoml_assets.features.feature import Feature
+from cryptoml_assets.features.nulls import values_despite
+from cryptoml_assets.features.reasons import NULL_REASON
+from cryptoml_assets.features.remake import Raw, Recipe
 
 _DAY = timedelta(days=1)
 _KEY = ("symbol", "event_timestamp")
-_PRICES = ("open", "high", "low", "close", "volume")
+#: What each proof holds, for people.
+MEANINGS = {
+    "no_look_ahead": "Changing or deleting all that was not known at an instant changes nothing "
+    "known by it.",
+    "warm_up_suffices": "Starting the computation a day earlier changes nothing.",
+    "partition_independent": "Computing days alone changes nothing.",
+    "nulls_have_reasons": "No value is made of anything missing, and each row names the reasons of "
+    "its nulls, and no others.",
+}
 
 
 @dataclass(frozen=True)
@@ -30,8 +39,8 @@ class Difference:
     feature: str
     symbol: str
     event_timestamp: datetime
-    expected: float | None
-    found: float | None
+    expected: float | str | None
+    found: float | str | None
 
     def __str__(self) -> str:
         """The value's place and both readings, as a check's message shows them."""
@@ -40,21 +49,23 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Sample:
-    """What the proofs repeat of a run.
+class Case:
+    """One day of a run, to be made again.
 
     Attributes:
-        bars: ``raw_prices`` of the sampled days, of those around them, and of their warm-up.
-        rows: What is stored of the sampled days.
-        days: The sampled days, in no order.
-        cuts: For each of them an instant within it.
-        seed: What drew them.
+        recipe: How its table is made.
+        raw: Raw rows of the day, of those around it, and of their warm-up, as the run read them.
+        rows: What is stored of the day.
+        day: The day.
+        cuts: Instants by which some of its rows were known.
+        seed: What draws changes.
     """
 
-    bars: pl.DataFrame
+    recipe: Recipe
+    raw: Raw
     rows: pl.DataFrame
-    days: tuple[date, ...]
-    cuts: tuple[datetime, ...]
+    day: date
+    cuts: tuple[datetime, datetime]
     seed: int
 
 
@@ -67,25 +78,23 @@ def drawn(days: Sequence[date], seed: int, count: int) -> tuple[tuple[date, ...]
     return tuple(chosen), tuple(chance.randrange(86_400) for _ in chosen)
 
 
-def days_around(days: Sequence[date], before: int) -> tuple[date, ...]:
-    """``days``, the one after each, and the one before with its ``before`` days of warm-up."""
-    wanted = {day + step * _DAY for day in days for step in range(-before - 1, 2)}
-    return tuple(sorted(wanted))
+def days_around(day: date, before: int) -> tuple[date, ...]:
+    """``day``, the one after it, and the one before with its ``before`` days of warm-up."""
+    return tuple(day + step * _DAY for step in range(-before - 1, 2))
 
 
-def proved(sample: Sample, bar: timedelta) -> dict[str, tuple[Difference, ...]]:
-    """What each proof finds on a sample."""
-    ahead: list[Difference] = []
-    early: list[Difference] = []
-    for day, cut in zip(sample.days, sample.cuts, strict=True):
-        ahead += look_ahead(sample.bars, day, bar, cut=cut, seed=sample.seed, expected=sample.rows)
-        early += warm_up(sample.bars, day, bar, expected=sample.rows)
-    alone = partitions(sample.bars, sample.days, bar, expected=sample.rows)
-    return {
-        "no_look_ahead": tuple(ahead),
-        "warm_up_suffices": tuple(early),
-        "partition_independent": alone,
-    }
+def proved(cases: Sequence[Case]) -> dict[str, tuple[Difference, ...]]:
+    """What each proof of :data:`MEANINGS` finds on some days."""
+    found: dict[str, list[Difference]] = {name: [] for name in MEANINGS}
+    for case in cases:
+        recipe, raw, day, rows = case.recipe, case.raw, case.day, case.rows
+        found["no_look_ahead"] += look_ahead(
+            recipe, raw, day, cuts=case.cuts, seed=case.seed, expected=rows
+        )
+        found["warm_up_suffices"] += warm_up(recipe, raw, day, expected=rows)
+        found["partition_independent"] += partitions(recipe, raw, [day], expected=rows)
+        found["nulls_have_reasons"] += reasons(recipe, raw, day, expected=rows)
+    return {name: tuple(differences) for name, differences in found.items()}
 
 
 def differences(
@@ -95,9 +104,14 @@ def differences(
 
     A row that only one of them has differs in every feature. Null equals null; -0.0 is not 0.0.
     """
-    bits = pl.col(names).reinterpret(signed=True)
+    bits = [
+        pl.col(name).reinterpret(dtype=pl.Int64)
+        if expected.schema[name].is_float()
+        else pl.col(name)
+        for name in names
+    ]
     sides = [
-        frame.select(*_KEY, bits, pl.lit(value=True).alias("there")) for frame in (expected, found)
+        frame.select(*_KEY, *bits, pl.lit(value=True).alias("there")) for frame in (expected, found)
     ]
     if sides[0].equals(sides[1]):
         return ()
@@ -113,105 +127,103 @@ def differences(
 
 
 def look_ahead(
-    bars: pl.DataFrame,
+    recipe: Recipe,
+    raw: Raw,
     day: date,
-    bar: timedelta,
     *,
-    cut: datetime,
+    cuts: tuple[datetime, datetime],
     seed: int,
     expected: pl.DataFrame,
-    features: Sequence[Feature] = features_of("price_features"),
 ) -> tuple[Difference, ...]:
-    """Where values known by ``cut`` change once everything after it is others, or gone.
+    """Where values known by an instant change once all that was not known then is others, or gone.
 
     Args:
-        bars: The bars of ``day``, of the warm-up before it, and of what follows.
+        recipe: How the table is made.
+        raw: Raw rows of ``day``, of the warm-up before it, and of what follows.
         day: The day that is recomputed, with the one after it.
-        bar: Length of one bar.
-        cut: An instant of ``day``; bars that open from it on are changed.
+        cuts: Instants at which some rows of ``day`` are known. What comes after the first is gone,
+            what comes after the second is others, or gone.
         seed: What draws the changes.
         expected: Feature rows of ``day``.
-        features: The catalog entries.
     """
-    names = [feature.name for feature in features]
-    known = pl.col("event_timestamp") <= cut
-    before = expected.filter(known, pl.col("date") == day)
     found: list[Difference] = []
-    for kept in (0.0, 0.7):
-        rows = price_features(
-            changed_after(bars, cut, seed, kept), [day, day + _DAY], bar, features
-        ).filter(known, pl.col("date") == day)
-        found += differences(before, rows, names)
-    return tuple(found)
+    for cut, kept in zip(cuts, (0.0, 0.7), strict=True):
+        known = pl.col("event_timestamp") <= cut
+        before = expected.filter(known, pl.col("date") == day)
+        changed = recipe.changed_after(raw, cut, seed, kept)
+        rows = recipe.make(changed, [day, day + _DAY]).filter(known, pl.col("date") == day)
+        found += differences(before, rows, _names(recipe))
+    return tuple(dict.fromkeys(found))
 
 
 def warm_up(
-    bars: pl.DataFrame,
-    day: date,
-    bar: timedelta,
-    *,
-    expected: pl.DataFrame,
-    features: Sequence[Feature] = features_of("price_features"),
+    recipe: Recipe, raw: Raw, day: date, *, expected: pl.DataFrame
 ) -> tuple[Difference, ...]:
     """Where values of ``day`` change once the computation begins a day earlier.
 
     Args:
-        bars: The bars of ``day``, of the day before, and of the warm-up before that.
+        recipe: How the table is made.
+        raw: Raw rows of ``day``, of the day before, and of the warm-up before that.
         day: The day that is recomputed.
-        bar: Length of one bar.
         expected: Feature rows of ``day``, computed from its declared warm-up on.
-        features: The catalog entries.
     """
-    rows = price_features(bars, [day - _DAY, day], bar, features)
     of_day = pl.col("date") == day
-    names = [feature.name for feature in features]
-    return differences(expected.filter(of_day), rows.filter(of_day), names)
+    rows = recipe.make(raw, [day - _DAY, day])
+    return differences(expected.filter(of_day), rows.filter(of_day), _names(recipe))
 
 
 def partitions(
-    bars: pl.DataFrame,
-    days: Sequence[date],
-    bar: timedelta,
-    *,
-    expected: pl.DataFrame,
-    features: Sequence[Feature] = features_of("price_features"),
+    recipe: Recipe, raw: Raw, days: Sequence[date], *, expected: pl.DataFrame
 ) -> tuple[Difference, ...]:
     """Where values of ``days`` change once each is computed alone, in the order given.
 
     Args:
-        bars: The bars of ``days`` and of the warm-up before each.
+        recipe: How the table is made.
+        raw: Raw rows of ``days`` and of the warm-up before each.
         days: The days that are recomputed.
-        bar: Length of one bar.
         expected: Feature rows of ``days``, computed together.
-        features: The catalog entries.
     """
-    alone = pl.concat(price_features(bars, [day], bar, features) for day in days)
-    names = [feature.name for feature in features]
+    alone = pl.concat(recipe.make(raw, [day]) for day in days)
     wanted = expected.filter(pl.col("date").is_in(list(days)))
-    return differences(wanted.sort(_KEY), alone.sort(_KEY), names)
+    return differences(wanted.sort(_KEY), alone.sort(_KEY), _names(recipe))
 
 
-def changed_after(bars: pl.DataFrame, cut: datetime, seed: int, kept: float) -> pl.DataFrame:
-    """Bars with other values from ``cut`` on, of which a share ``kept`` is there at all."""
-    noise = np.random.default_rng(seed).random(bars.height)
-    after = pl.col("open_time") >= cut
-    return (
-        bars.with_columns(noise=noise)
-        .filter(~after | (pl.col("noise") < kept))
-        .with_columns(
-            pl.when(after).then(pl.col(name) * (1 + pl.col("noise") * 9)).otherwise(pl.col(name))
-            for name in _PRICES
-        )
-        .drop("noise")
+def reasons(
+    recipe: Recipe, raw: Raw, day: date, *, expected: pl.DataFrame
+) -> tuple[Difference, ...]:
+    """Where a row of ``day`` says other reasons than it has, or a value is made of what is missing.
+
+    Args:
+        recipe: How the table is made.
+        raw: Raw rows of ``day`` and of the warm-up before it.
+        day: The day that is recomputed.
+        expected: Feature rows of ``day``.
+    """
+    rows = recipe.make(raw, [day])
+    found = differences(expected.filter(pl.col("date") == day), rows, [NULL_REASON])
+    if rows.is_empty():
+        return found
+    lacks, wanted = recipe.lacks(raw, [day])
+    values = [rows[feature.name] for feature in recipe.features]
+    despite = values_despite(lacks, recipe.features, values, wanted)
+    keys = rows.select(_KEY)
+    return found + tuple(
+        Difference(recipe.features[place].name, symbol, instant, None, values[place][row])
+        for place, row in despite
+        for symbol, instant in [keys.row(row)]
     )
+
+
+def _names(recipe: Recipe) -> list[str]:
+    return [feature.name for feature in recipe.features]
 
 
 def _difference(apart: pl.DataFrame, name: str) -> Difference:
     """The oldest of the values of ``name`` that are apart."""
     oldest = apart.sort("event_timestamp", "symbol").select(*_KEY, name, f"{name}_found")
     symbol, moment, expected, found = oldest.row(0)
-    return Difference(name, symbol, moment, _float(expected), _float(found))
+    return Difference(name, symbol, moment, _value(expected), _value(found))
 
 
-def _float(bits: int | None) -> float | None:
-    return None if bits is None else float(np.int64(bits).view(np.float64))
+def _value(bits: int | str | None) -> float | str | None:
+    return float(np.int64(bits).view(np.float64)) if isinstance(bits, int) else bits

@@ -62,3 +62,24 @@ def label_plot(frame: pl.DataFrame) -> Figure:
     axes.set_xlabel("log return")
     axes.legend(fontsize="small")
     return figure
+
+
+def coverage_plot(frame: pl.DataFrame, names: Sequence[str]) -> Figure:
+    """Share of values that are there, of each of ``names`` and each day of ``training_set``."""
+    daily = (
+        frame.group_by(pl.col("event_timestamp").dt.date().alias("day"))
+        .agg(pl.col(name).is_not_null().mean() for name in names)
+        .sort("day")
+    )
+    days = [day.isoformat() for day in daily["day"]]
+    figure = new_figure(8.0, 1.2 + 0.22 * max(len(names), 3))
+    axes = figure.subplots()
+    image = axes.imshow(
+        daily.select(names).to_numpy().T, vmin=0.0, vmax=1.0, cmap="RdYlGn", aspect="auto"
+    )
+    shown = range(0, len(days), max(1, len(days) // 8))
+    axes.set_xticks(shown, [days[place] for place in shown], rotation=30)
+    axes.set_yticks(range(len(names)), names, fontsize="small")
+    axes.set_title("Share of rows with a value")
+    figure.colorbar(image, ax=axes)
+    return figure

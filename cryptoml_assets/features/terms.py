@@ -124,7 +124,7 @@ def column(name: str, *, shared: bool = False) -> Term:
 
 
 @cache
-def apply(function: Function, *operands: Operand) -> Term:
+def apply(function: Function, *operands: Operand) -> Apply:
     """``function`` of ``operands``, a term among them, at each step."""
     terms = [operand for operand in operands if isinstance(operand, Term)]
     parts = [each.digest if isinstance(each, Term) else float(each).hex() for each in operands]
@@ -146,6 +146,16 @@ def log(term: Term) -> Term:
 def sqrt(term: Term) -> Term:
     """Square root."""
     return apply(np.sqrt, term)
+
+
+def sine(term: Term) -> Term:
+    """Sine of an angle."""
+    return apply(np.sin, term)
+
+
+def cosine(term: Term) -> Term:
+    """Cosine of an angle."""
+    return apply(np.cos, term)
 
 
 def larger(left: Operand, right: Operand) -> Term:
@@ -185,15 +195,19 @@ def columns_of(terms: Iterable[Term]) -> tuple[Column, ...]:
 
 def rank_rows(values: Values, out: Values) -> None:
     """Ranks of :func:`cross_rank`: one row of ``values`` for each symbol, one column for a step."""
-    # Twice the mean rank is the number below, plus the number not above, plus one.
-    kind = np.uint8 if 2 * len(values) < np.iinfo(np.uint8).max else np.int32
-    twice = np.ones(values.shape, kind)
-    for row in values:
-        twice += (row < values).view(np.uint8)
-        twice += (row <= values).view(np.uint8)
-    known = np.isfinite(values)
-    count = known.sum(axis=0, dtype=kind)
-    np.divide(twice, 2.0 * count, out=out)
+    values = np.where(np.isfinite(values), values, np.nan)
+    kind = np.int8 if len(values) <= np.iinfo(np.int8).max else np.int32
+    # A row's rank is half of: the rows below it, less those above, plus one more than there are.
+    lead = np.zeros(values.shape, kind)
+    for index, row in enumerate(values[:-1]):
+        later = values[index + 1 :]
+        ahead = (row <= later).view(np.int8) - (later <= row).view(np.int8)
+        lead[index + 1 :] += ahead
+        lead[index] -= ahead.sum(axis=0, dtype=kind)
+    known = ~np.isnan(values)
+    count = known.sum(axis=0, dtype=np.float64)
+    np.add(lead, count + 1.0, out=out)
+    out /= 2.0 * count
     out[~known | (count < 2)] = np.nan  # noqa: PLR2004
 
 

@@ -5,11 +5,13 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from cryptoml_assets.days import days_between
 from cryptoml_assets.errors import TrainingDataError
 from cryptoml_assets.features.assets import onchain_features, price_features
-from cryptoml_assets.features.catalog import model_features
+from cryptoml_assets.features.catalog import TTL, model_features
 from cryptoml_assets.features.inputs import MEANINGS, bars_of_settings
-from cryptoml_assets.features.report import label_plot, null_shares
+from cryptoml_assets.features.pins import refuse_other_formulas
+from cryptoml_assets.features.report import coverage_plot, label_plot, null_shares
 from cryptoml_assets.features.training_set import training_schema
 from cryptoml_assets.features.training_set import training_set as compute_training
 from cryptoml_assets.plots import figure_metadata
@@ -27,7 +29,9 @@ from cryptoml_assets.tables import described_columns
     io_manager_key="lake",
     metadata=described_columns(training_schema(), MEANINGS),
 )
-def training_set(lake: dg.ResourceParam[LakeIOManager]) -> dg.MaterializeResult[pl.DataFrame]:
+def training_set(
+    context: dg.AssetExecutionContext, lake: dg.ResourceParam[LakeIOManager]
+) -> dg.MaterializeResult[pl.DataFrame]:
     """Model inputs as they were known, with the return that followed.
 
     One row per symbol and closed bar of the training window: the inputs known at
@@ -40,6 +44,8 @@ def training_set(lake: dg.ResourceParam[LakeIOManager]) -> dg.MaterializeResult[
     versions = {table: lake.lake.version(table) for table in tables}
     price, onchain, prices = (lake.lake.scan(table, version=versions[table]) for table in tables)
     now = configured.clock()
+    first = (now - configured.training_window - TTL).date()
+    refuse_other_formulas(context.instance, days_between(first, now.date()))
     frame = compute_training(
         price,
         onchain,
@@ -57,11 +63,13 @@ def training_set(lake: dg.ResourceParam[LakeIOManager]) -> dg.MaterializeResult[
     return dg.MaterializeResult(
         value=frame,
         metadata={
+            "symbols": frame["symbol"].n_unique(),
             "window_start": frame["event_timestamp"][0].isoformat(),
             "window_end": frame["event_timestamp"][-1].isoformat(),
             "lake_versions": versions,
             "sources": _sources(price_features=price, onchain_features=onchain),
             "share_of_nulls": dg.MetadataValue.md(null_shares(frame, model_features())),
+            "coverage": figure_metadata(coverage_plot(frame, model_features())),
             **_label_metadata(frame),
         },
     )

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import polars as pl
 
-from cryptoml_assets.features.catalog import TTL, model_features
+from cryptoml_assets.features.catalog import TTL, features_of, model_features
+from cryptoml_assets.features.feature import Table
+from cryptoml_assets.features.point_in_time import FeatureRows, as_of
 
 
-def training_schema(inputs: Sequence[str] | None = None) -> pl.Schema:
-    """Column types of a training set over ``inputs``, the catalog's model inputs when not given."""
+def training_schema() -> pl.Schema:
+    """Column types of a training set."""
     instant = pl.Datetime("us", "UTC")
     return pl.Schema(
         {
@@ -19,33 +20,34 @@ def training_schema(inputs: Sequence[str] | None = None) -> pl.Schema:
             "event_timestamp": instant,
             "label_timestamp": instant,
             "label": pl.Float64(),
-            **{name: pl.Float64() for name in (model_features() if inputs is None else inputs)},
+            **dict.fromkeys(model_features(), pl.Float64()),
             "source": pl.String(),
         }
     )
 
 
-def features_as_of(
+def model_inputs(
     price: pl.LazyFrame, onchain: pl.LazyFrame, *, ttl: timedelta = TTL
-) -> pl.LazyFrame:
-    """Each price row with the symbol's newest on-chain row known at its event timestamp.
+) -> tuple[FeatureRows, ...]:
+    """The model inputs of each feature table, to be joined as of an instant.
 
-    On-chain values are null where the newest row is older than ``ttl``, as with Feast.
-
-    Returns:
-        The columns of ``price`` and the on-chain features, sorted by event timestamp and symbol.
+    Args:
+        price: ``price_features``.
+        onchain: ``onchain_features``.
+        ttl: Age past which a row is no longer used.
     """
-    return (
-        price.sort("event_timestamp", "symbol")
-        .join_asof(
-            onchain.drop("source", "date").sort("event_timestamp", "symbol"),
-            on="event_timestamp",
-            by="symbol",
-            strategy="backward",
-            tolerance=ttl,
-            check_sortedness=False,
+    tables: tuple[tuple[Table, pl.LazyFrame], ...] = (
+        ("price_features", price),
+        ("onchain_features", onchain),
+    )
+    return tuple(
+        FeatureRows(
+            table,
+            rows,
+            tuple(feature.name for feature in features_of(table) if feature.model_input),
+            ttl,
         )
-        .sort("event_timestamp", "symbol")
+        for table, rows in tables
     )
 
 
@@ -88,35 +90,36 @@ def training_set(
     window: timedelta,
     horizon: timedelta,
     ttl: timedelta = TTL,
-    inputs: Sequence[str] | None = None,
 ) -> pl.DataFrame:
     """Rows of the last ``window`` before ``now`` whose label is knowable at ``now``.
 
     Args:
-        price: ``price_features``.
+        price: ``price_features``; its rows are the instants that are learnt from.
         onchain: ``onchain_features``.
         bars: ``raw_prices`` of one venue and timeframe.
         now: Nothing that became known later goes in.
         window: How far back rows reach.
         horizon: Span of the label, a whole number of bars.
-        ttl: Age past which an on-chain row is no longer used.
-        inputs: Feature columns; the catalog's model inputs when not given.
+        ttl: Age past which a feature row is no longer used.
 
     Returns:
-        :func:`training_schema` of ``inputs``; ``source`` is that of the bars. Sorted by event
-        timestamp and symbol. Missing feature values stay null.
+        :func:`training_schema`; ``source`` is that of the price row. Sorted by event timestamp and
+        symbol. Missing feature values stay null.
     """
     start = now - window
     recent = _since(price, start).filter(
         pl.col("event_timestamp").is_between(start, now, closed="right")
     )
-    return (
-        with_labels(features_as_of(recent, onchain, ttl=ttl), _since(bars, start), horizon)
+    labelled = (
+        with_labels(
+            recent.select("symbol", "event_timestamp", "source"), _since(bars, start), horizon
+        )
         .filter(pl.col("label_timestamp") <= now)
-        .select(training_schema(inputs).names())
         .sort("event_timestamp", "symbol")
         .collect()
     )
+    rows = as_of(labelled, model_inputs(price, onchain, ttl=ttl))
+    return rows.select(training_schema().names())
 
 
 def _since(frame: pl.LazyFrame, start: datetime) -> pl.LazyFrame:

@@ -10,6 +10,7 @@ import dagster as dg
 import polars as pl
 
 from cryptoml_assets.features.catalog import FEATURES
+from cryptoml_assets.features.service import return_service_name
 from cryptoml_assets.models.provenance import git_commit
 from cryptoml_assets.models.task import Task, TrainingConfig, input_digest
 from cryptoml_assets.plots import figure_metadata
@@ -21,7 +22,6 @@ from cryptoml_serving.contract.bundle import FeatureSpec
 from cryptoml_serving.contract.registry import (
     DIGEST_TAG,
     FAMILY_TAG,
-    FEATURE_SERVICE,
     INPUT_TAG,
     SOURCE_TAG,
 )
@@ -156,7 +156,7 @@ def _task(configured: Settings, training_set_version: int) -> Task:
             for feature in FEATURES
             if feature.model_input
         ),
-        feature_service=FEATURE_SERVICE,
+        feature_service=return_service_name(),
         test_share=configured.test_share,
         embargo=configured.embargo,
         training=TrainingConfig(

@@ -8,7 +8,8 @@ import polars as pl
 
 from cryptoml_assets.errors import TrainingDataError
 from cryptoml_assets.features.catalog import FEATURES, model_features
-from cryptoml_assets.features.training_set import features_as_of
+from cryptoml_assets.features.point_in_time import as_of
+from cryptoml_assets.features.training_set import model_inputs
 from cryptoml_assets.monitoring import drift
 from cryptoml_assets.plots import figure_metadata, new_figure
 from cryptoml_assets.settings import settings
@@ -71,7 +72,8 @@ def feature_drift(
         pl.col("date") >= start.date() - timedelta(days=1),
         pl.col("event_timestamp").is_between(start, now, closed="right"),
     )
-    current = features_as_of(recent, onchain_features).collect()
+    rows = recent.select("symbol", "event_timestamp", "source").collect()
+    current = as_of(rows, model_inputs(price_features, onchain_features))
     if current.is_empty():
         message = f"price_features has no rows between {start} and {now}: nothing to compare"
         raise TrainingDataError(message)

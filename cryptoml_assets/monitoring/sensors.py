@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -12,14 +13,19 @@ from cryptoml_assets.settings import settings
 
 _CAUSE = {"cryptoml/cause": "drift"}
 
-#: Evaluates the automation conditions of every asset: stale ones are materialised again.
-keep_fresh = dg.AutomationConditionSensorDefinition(
-    "keep_fresh",
-    target=dg.AssetSelection.all(),
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    minimum_interval_seconds=30,
-    description="Materialises again what is stale, day by day",
-)
+with warnings.catch_warnings():
+    # The code location evaluates it, which the daemon could not: what features follow is a
+    # condition of our own. Dagster has had the option since 1.9 and still calls it beta.
+    warnings.simplefilter("ignore", dg.BetaWarning)
+    #: Evaluates the automation conditions of every asset: stale ones are materialised again.
+    keep_fresh = dg.AutomationConditionSensorDefinition(
+        "keep_fresh",
+        target=dg.AssetSelection.all(),
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=30,
+        description="Materialises again what is stale, day by day",
+        use_user_code_server=True,
+    )
 
 
 @dg.asset_sensor(

@@ -13,7 +13,12 @@ from rich.console import Console
 from rich.table import Table
 
 from cryptoml_assets.errors import ApprovalError
-from cryptoml_assets.operations.graph import keep_log, prepare_dagster_home, run_job
+from cryptoml_assets.operations.graph import (
+    days_to_repeat,
+    keep_log,
+    prepare_dagster_home,
+    run_job,
+)
 from cryptoml_assets.operations.processes import Child, Children
 from cryptoml_assets.operations.world import (
     RunningWorld,
@@ -61,7 +66,8 @@ class Narrator:
     @classmethod
     def begin(cls) -> Narrator:
         """Start counting now."""
-        return cls(Console(highlight=False), time.monotonic())
+        # Bound now: Feast's own printing is silenced by another sys.stdout for a while.
+        return cls(Console(file=sys.stdout, highlight=False), time.monotonic())
 
     def say(self, text: str) -> None:
         """Print one line."""
@@ -168,9 +174,10 @@ def ingest(configured: Settings, world: RunningWorld, narrator: Narrator) -> Non
     Raises:
         RunFailedError: naming the step that failed.
     """
-    first, last = covered_days(configured, world.now)
     keep_log(configured.home_path / "logs" / "graph.log")
     prepare_dagster_home(configured.home_path)
+    first, last = covered_days(configured, world.now)
+    first = min((first, *days_to_repeat(configured, world.now)))
     narrator.say(
         f"{len(configured.symbols)} symbols, {configured.timeframe} bars, "
         f"{first} … {last}, horizon {format_duration(configured.horizon)}"

@@ -8,14 +8,19 @@ import shutil
 import threading
 import uuid
 from collections.abc import Callable
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import dagster as dg
 
+from cryptoml_assets.days import days_between
 from cryptoml_assets.errors import CryptomlError
+from cryptoml_assets.features.catalog import TTL
+from cryptoml_assets.features.feature import TABLES
+from cryptoml_assets.features.pins import of_other_formulas
+from cryptoml_assets.settings import Settings
 
 _POLL_SECONDS = 0.3
 _STEP_ENDS = {
@@ -53,6 +58,13 @@ def prepare_dagster_home(home: Path) -> Path:
     shutil.copyfile(Path(__file__).parents[2] / "dagster.yaml", folder / "dagster.yaml")
     os.environ["DAGSTER_HOME"] = str(folder)
     return folder
+
+
+def days_to_repeat(configured: Settings, now: datetime) -> tuple[date, ...]:
+    """Days a model would be trained on whose features were computed by other formulas."""
+    days = days_between((now - configured.training_window - TTL).date(), now.date())
+    with dg.DagsterInstance.get() as instance:
+        return tuple(day for table in TABLES for day in of_other_formulas(instance, table, days))
 
 
 def run_job(

@@ -53,6 +53,16 @@ def scan(opened: Any, files: Sequence[str]) -> pl.LazyFrame:
     ).select(schema.names())
 
 
+def files_of_days(opened: Any, days: Sequence[date]) -> dict[date, tuple[str, ...]]:
+    """The addresses of the files of those of ``days`` that have any."""
+    asked = {f"{DAY_COLUMN}={day.isoformat()}": day for day in days}
+    found: dict[date, list[str]] = {}
+    for file in sorted(opened.file_uris()):
+        if (day := asked.get(file.rsplit("/", 2)[-2])) is not None:
+            found.setdefault(day, []).append(file)
+    return {day: tuple(files) for day, files in found.items()}
+
+
 def by_days(opened: Any) -> bool:
     """Whether an opened Delta table is partitioned by days."""
     columns: list[str] = opened.metadata().partition_columns
@@ -159,7 +169,13 @@ def check_days(table: str, frame: pl.DataFrame, days: Sequence[date]) -> None:
 
 
 def same_rows(stored: pl.DataFrame, frame: pl.DataFrame) -> bool:
-    """Whether both hold the same rows, each as often, in whatever order."""
+    """Whether both hold the same rows, to the bit and each as often, in whatever order."""
     if stored.schema != frame.schema or stored.height != frame.height:
         return False
-    return stored.equals(frame) or stored.sort(pl.all()).equals(frame.sort(pl.all()))
+    old, new = exact(stored), exact(frame)
+    return old.equals(new) or old.sort(pl.all()).equals(new.sort(pl.all()))
+
+
+def exact(frame: pl.DataFrame) -> pl.DataFrame:
+    """``frame`` with the bits of its 64-bit floats: polars takes 0.0 and -0.0 for one number."""
+    return frame.with_columns(pl.col(pl.Float64).reinterpret(dtype=pl.Int64))

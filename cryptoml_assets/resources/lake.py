@@ -33,6 +33,7 @@ from cryptoml_assets.resources.delta import (
     scan,
     widened,
 )
+from cryptoml_assets.resources.parts import Parts, Rows
 
 Result = TypeVar("Result")
 #: Seconds to wait before each new try after another writer's commit won.
@@ -121,30 +122,39 @@ class Lake:
         opened = self._open(table, version)
         if days is None:
             return scan(opened, opened.file_uris())
-        if not by_days(opened):
-            message = f"lake table {table} is not stored by days"
-            raise LakeError(message)
+        self._check_by_days(table, opened)
         return scan(opened, self._files(opened, days))
 
-    def day_versions(self, table: str, days: Sequence[date]) -> dict[date, str]:
+    def day_versions(
+        self, table: str, days: Sequence[date] | None = None, version: int | None = None
+    ) -> dict[date, str]:
         """For each of ``days`` a text that changes when, and only when, its rows are rewritten.
 
+        Args:
+            table: a table stored by days.
+            days: which; when not given, those with rows, oldest first.
+            version: of the table; the newest when not given.
+
         Raises:
-            LakeError: no such table.
+            LakeError: no such table or version.
         """
+        paths = pl.col("path").sort().str.join("\n")
+        files = dict(self._by_day(table, paths, version).iter_rows())
         return {
-            day: hashlib.sha256("\n".join(sorted(rows["path"])).encode()).hexdigest()
-            for day, rows in self._files_of(table, days).items()
+            day: hashlib.sha256(files.get(day, "").encode()).hexdigest()
+            for day in (sorted(files) if days is None else days)
         }
 
-    def day_rows(self, table: str, days: Sequence[date]) -> dict[date, int]:
+    def day_rows(
+        self, table: str, days: Sequence[date], version: int | None = None
+    ) -> dict[date, int]:
         """How many rows ``table`` has of each of ``days``, told by its log alone.
 
         Raises:
-            LakeError: no such table.
+            LakeError: no such table or version.
         """
-        files = self._files_of(table, days)
-        return {day: int(rows["num_records"].sum()) for day, rows in files.items()}
+        rows = dict(self._by_day(table, pl.col("num_records").sum(), version).iter_rows())
+        return {day: int(rows.get(day, 0)) for day in days}
 
     def replace_days(self, table: str, frame: pl.DataFrame, days: Sequence[date]) -> int:
         """Make ``frame`` the rows of ``days`` in ``table``, in one commit; return the version.
@@ -184,9 +194,8 @@ class Lake:
 
         def attempt() -> Stored:
             opened = self._open(table) if self.exists(table) else None
-            if opened is not None and not by_days(opened):
-                message = f"lake table {table} is not stored by days"
-                raise LakeError(message)
+            if opened is not None:
+                self._check_by_days(table, opened)
             before = widened(self._rows(opened, days), schema) if opened else None
             frame = change(pl.DataFrame(schema=schema) if before is None else before)
             check_types(table, frame)
@@ -202,6 +211,36 @@ class Lake:
             if changed:
                 replace(opened, ordered, changed, stored=not before.is_empty())
             return Stored(int(opened.version()), frame.height, changed)
+
+        return self._commit(table, attempt)
+
+    def replace_parts(self, table: str, parts: Sequence[Sequence[date]], rows: Rows) -> Stored:
+        """Make what ``rows`` gives for each of ``parts`` the rows of its days, in one commit.
+
+        As :meth:`replace_days` for all days, but with the rows of one part in memory at a time. A
+        run that dies leaves the table as it was.
+
+        Args:
+            table: created when missing; gains the columns of the new rows that it lacks.
+            parts: the days, each in one part.
+            rows: computes the rows of a part; called again for parts that are to stay as they are
+                and were changed by another writer meanwhile.
+
+        Raises:
+            LakeError: rows outside of a part's days, a schema the table cannot take, or other
+                writers that came first every time.
+        """
+        if len(parts) == 1:
+            frame = rows(parts[0])
+            return self.rewrite_days(table, parts[0], lambda _: frame, frame.schema)
+        written = Parts(table, self.address(table), parts, rows)
+
+        def attempt() -> Stored:
+            opened = self._open(table) if self.exists(table) else None
+            if opened is not None:
+                self._check_by_days(table, opened)
+            version = written.attempt(opened)
+            return Stored(version, written.rows, written.changed)
 
         return self._commit(table, attempt)
 
@@ -262,13 +301,11 @@ class Lake:
     def _rows(self, opened: Any, days: Sequence[date]) -> pl.DataFrame:
         return scan(opened, self._files(opened, days)).collect()
 
-    def _files_of(self, table: str, days: Sequence[date]) -> dict[date, pl.DataFrame]:
-        """Path and number of rows of each file of each of ``days``."""
-        actions = pl.DataFrame(self._open(table).get_add_actions(flatten=True))
+    def _by_day(self, table: str, figure: pl.Expr, version: int | None) -> pl.DataFrame:
+        """Each day that has files, and ``figure`` of their paths and ``num_records``."""
+        actions = pl.DataFrame(self._open(table, version).get_add_actions(flatten=True))
         of_day = pl.col(f"partition.{DAY_COLUMN}").cast(pl.String).str.to_date()
-        files = actions.select(of_day.alias("day"), "path", "num_records")
-        found = files.filter(pl.col("day").is_in(list(days))).partition_by("day", as_dict=True)
-        return {day: found.get((day,), files.clear()) for day in days}
+        return actions.group_by(of_day.alias("day")).agg(figure.alias("figure"))
 
     def _files(self, opened: Any, days: Sequence[date]) -> list[str]:
         if not days:
@@ -318,6 +355,11 @@ class Lake:
             tries = len(_CONFLICT_DELAYS) + 1
             message = f"lake table {table}: other writers won {tries} times: {error}"
             raise LakeError(message) from error
+
+    def _check_by_days(self, table: str, opened: Any) -> None:
+        if not by_days(opened):
+            message = f"lake table {table} is not stored by days"
+            raise LakeError(message)
 
     def _check_not_by_days(self, table: str) -> None:
         if by_days(self._open(table)):

@@ -1,23 +1,19 @@
-"""Where the feature store keeps its files, for those who write it and those who read it.
-
-``feature_store.yaml`` names two variables instead of paths; whoever opens the store fills them.
-"""
+"""What writers and readers of the feature store agree on: names, and how long a row is used."""
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any, TypeVar
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-REGISTRY_VARIABLE = "CRYPTOML_FEAST_REGISTRY"
-ONLINE_STORE_VARIABLE = "CRYPTOML_FEAST_ONLINE_STORE"
 #: Feature view with one row per symbol and closed bar; its event timestamp dates a prediction.
 PRICE_VIEW = "price_features"
 #: Join key of every feature view.
 JOIN_KEY = "symbol"
-
+#: Tag of a view's field: digest of the formula its values come from.
+FORMULA_TAG = "formula"
+#: Age past which an online row is no longer used, and past which Redis forgets it.
+TIME_TO_LIVE = timedelta(days=7)
 
 _T = TypeVar("_T")
 
@@ -40,10 +36,15 @@ def _unchanged(target: _T) -> _T:
     return target
 
 
-def feature_store_environment(home: Path) -> dict[str, str]:
-    """The variables ``feature_store.yaml`` reads, for the store under this home folder."""
-    folder = home / "feast"
-    return {
-        REGISTRY_VARIABLE: str(folder / "registry.db"),
-        ONLINE_STORE_VARIABLE: str(folder / "online.db"),
-    }
+#: How far ahead of a reader's clock a row may be dated.
+_SKEW = timedelta(minutes=1)
+
+
+def instant_in_use(seconds: float, now: datetime, life: timedelta) -> datetime | None:
+    """The event timestamp Feast answered with; none where the row is not to be used at ``now``.
+
+    Feast answers with rows of any age, and dates one it does not hold at the epoch. A row of the
+    future was brought by a clock that has gone back since, or pushed ahead of the lake.
+    """
+    instant = datetime.fromtimestamp(seconds, UTC) if seconds else None
+    return instant if instant is not None and -_SKEW <= now - instant <= life else None

@@ -7,8 +7,14 @@ at that run and carries the bundle's digest as a tag. Approving a version adds
 
 from __future__ import annotations
 
-#: Feast feature service whose features a bundle reads.
-FEATURE_SERVICE = "cryptoml_return_v1"
+import hashlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: How the names of the Feast feature services that bundles read begin.
+FEATURE_SERVICE_PREFIX = "cryptoml_return_"
 #: Artifact folder of the training run that holds the bundle.
 BUNDLE_FOLDER = "bundle"
 #: Artifact folder of the training run that holds the signed approvals.
@@ -34,6 +40,16 @@ MLFLOW_ENVIRONMENT = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
 }
+
+
+def feature_service_name(inputs: Iterable[tuple[str, str, str]]) -> str:
+    """Name of the feature service over ``inputs``; another one where any of them differs.
+
+    Args:
+        inputs: view, feature and digest of its formula, in the order a bundle holds them.
+    """
+    text = "\n".join(":".join(each) for each in inputs)
+    return f"{FEATURE_SERVICE_PREFIX}{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def approval_file(model_version: str) -> str:

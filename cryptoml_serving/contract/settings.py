@@ -14,12 +14,20 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError as UnreadableError
 
-from cryptoml_serving.contract.feature_store import ONLINE_STORE_VARIABLE, REGISTRY_VARIABLE
+from cryptoml_serving.contract.stores import (
+    ONLINE_STORE_VARIABLE,
+    REDIS_SCHEMES,
+    REGISTRY_VARIABLE,
+    Stores,
+    check_address,
+    masked,
+)
 
 PREFIX = "CRYPTOML_"
 #: Read by others: the tests, and ``feature_store.yaml`` when Feast is used by hand.
@@ -130,7 +138,10 @@ class EnvironmentSettings(BaseSettings):
                 continue
             variable = ".".join([cls.variable(name), *map(str, problem["loc"][1:])])
             accepted = cls.model_fields[name].description
-            lines.append(f"{variable}={problem['input']!r}: {reason}. Accepted: {accepted}")
+            # An address may hold a password, and a wrong one may hold it anywhere.
+            hidden = not cls.model_fields[name].repr
+            value = "(not shown)" if hidden else masked(repr(problem["input"]))
+            lines.append(f"{variable}={value}: {reason}. Accepted: {accepted}")
         return "\n".join(lines)
 
     @classmethod
@@ -154,7 +165,7 @@ def reject_unknown_variables(*classes: type[EnvironmentSettings], prefix: str = 
     for variable in sorted(v for v in os.environ if v.startswith(prefix) and v not in known):
         close = difflib.get_close_matches(variable, known, n=3)
         hint = f"; close: {', '.join(close)}" if close else ""
-        lines.append(f"{variable}={os.environ[variable]!r}: no such setting{hint}")
+        lines.append(f"{variable}: no such setting{hint}")
     if lines:
         raise SettingsError("\n".join(lines))
 
@@ -186,9 +197,44 @@ class SharedSettings(EnvironmentSettings):
     feature_repo: Path = Field(
         Path("feature_repo"), description="folder holding feature_store.yaml"
     )
+    online_store: str = Field(
+        "",
+        repr=False,
+        description="address of the Redis with the online features, redis://host:6379/0 or "
+        "rediss://...; empty: SQLite under the home folder",
+    )
+    feature_registry: str = Field(
+        "",
+        repr=False,
+        description="address of the database with Feast's registry, e.g. "
+        "postgresql+pg8000://user@host/name; empty: a file under the home folder",
+    )
     approval_public_key: Path | None = Field(
         None, description="PEM file that verifies approvals; empty: keys/approval.pub in the home"
     )
+
+    @field_validator("online_store")
+    @classmethod
+    def _is_redis(cls, value: str) -> str:
+        if not value:
+            return value
+        check_address(value)
+        if urlsplit(value).scheme not in REDIS_SCHEMES or urlsplit(value).hostname is None:
+            message = "it is no address of a Redis"
+            raise ValueError(message)
+        return value
+
+    @field_validator("feature_registry")
+    @classmethod
+    def _is_database(cls, value: str) -> str:
+        if value:
+            check_address(value)
+        return value
+
+    @property
+    def stores(self) -> Stores:
+        """The feature store's registry and online store, for writers and readers alike."""
+        return Stores(self.home_path, self.online_store, self.feature_registry)
 
     @property
     def home_path(self) -> Path:

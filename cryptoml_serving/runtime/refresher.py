@@ -155,8 +155,7 @@ class Refresher:
 
     def _snapshot(self, model: ApprovedModel) -> Snapshot:
         now = self._settings.clock()
-        features = model.bundle.manifest.features
-        rows = self._features.read(self._settings.symbols, features, now)
+        rows = self._features.read(self._settings.symbols, model.bundle.manifest, now)
         return build_snapshot(model, rows, now)
 
     def _attempt(self, part: Part, refresh: Callable[[], None]) -> None:

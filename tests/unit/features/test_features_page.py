@@ -32,8 +32,13 @@ def test_the_page_says_of_every_feature_what_the_catalog_says(feature: Feature) 
     (row,) = [line for line in PAGE.splitlines() if line.startswith(f"| `{feature.name}` |")]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     trained_on = "yes" if feature.model_input else ""
-    assert cells[1:4] == [feature.unit, str(feature.window), str(feature.warmup)]
-    assert cells[5:] == [trained_on, feature.description]
+    assert cells[1:5] == [
+        feature.description,
+        feature.unit,
+        str(feature.window),
+        str(feature.warmup),
+    ]
+    assert cells[5:] == [trained_on, ", ".join(feature.sources) or "time alone"]
 
 
 def test_the_page_names_no_feature_that_is_gone() -> None:

@@ -26,26 +26,34 @@ HIGH, LOW, CLOSE = (BARS[name].to_numpy() for name in ("high", "low", "close"))
 SMOOTHED = 1e-5
 
 
-def bands() -> tuple[Numbers, Numbers, Numbers]:
-    return talib.BBANDS(CLOSE, timeperiod=20, nbdevup=2, nbdevdn=2)
+def bands(bars: int) -> tuple[Numbers, Numbers, Numbers]:
+    return talib.BBANDS(CLOSE, timeperiod=bars, nbdevup=2, nbdevdn=2)
 
 
-def position() -> Numbers:
-    upper, _, lower = bands()
+def position(bars: int) -> Numbers:
+    upper, _, lower = bands(bars)
     return (CLOSE - lower) / (upper - lower)
 
 
-def width() -> Numbers:
-    upper, middle, lower = bands()
+def width(bars: int) -> Numbers:
+    upper, middle, lower = bands(bars)
     return (upper - lower) / middle
 
 
-def macd(which: int) -> Numbers:
-    return talib.MACD(CLOSE, 12, 26, 9)[which] / CLOSE
+def macd(which: int, spans: tuple[int, int, int] = (12, 26, 9)) -> Numbers:
+    return talib.MACD(CLOSE, *spans)[which] / CLOSE
+
+
+FAST = (6, 13, 5)
 
 
 def simple(values: Numbers, bars: int) -> Numbers:
     return talib.SMA(values, bars)
+
+
+def deviation(bars: int) -> Numbers:
+    returns = talib.STDDEV(np.diff(np.log(CLOSE)), bars) * math.sqrt(bars / (bars - 1))
+    return np.concatenate([[math.nan], returns])
 
 
 # TA-Lib's own running sums are good to fewer digits where it squares prices: the bands.
@@ -55,8 +63,14 @@ EXACT: dict[str, tuple[Callable[[], Numbers], float]] = {
     "momentum": (lambda: talib.ROCP(CLOSE, 12), 1e-9),
     "momentum_48": (lambda: talib.ROCP(CLOSE, 48), 1e-9),
     "momentum_288": (lambda: talib.ROCP(CLOSE, 288), 1e-9),
-    "bollinger_position_20": (position, 1e-6),
-    "bollinger_width_20": (width, 1e-6),
+    "bollinger_position_20": (lambda: position(20), 1e-6),
+    "bollinger_width_20": (lambda: width(20), 1e-6),
+    "bollinger_position_48": (lambda: position(48), 1e-6),
+    "bollinger_width_48": (lambda: width(48), 1e-6),
+    "volatility_48": (lambda: deviation(48), 1e-7),
+    "volatility_288": (lambda: deviation(288), 1e-7),
+    "sma_gap_5": (lambda: CLOSE / simple(CLOSE, 5) - 1, 1e-9),
+    "sma_gap_20": (lambda: CLOSE / simple(CLOSE, 20) - 1, 1e-9),
 }
 RECURSIVE: dict[str, Callable[[], Numbers]] = {
     "rsi": lambda: talib.RSI(CLOSE, 14),
@@ -66,6 +80,11 @@ RECURSIVE: dict[str, Callable[[], Numbers]] = {
     "macd": lambda: macd(0),
     "macd_signal": lambda: macd(1),
     "macd_histogram": lambda: macd(2),
+    "macd_fast": lambda: macd(0, FAST),
+    "macd_fast_signal": lambda: macd(1, FAST),
+    "macd_fast_histogram": lambda: macd(2, FAST),
+    "atr_7": lambda: talib.ATR(HIGH, LOW, CLOSE, 7),
+    "atr_ratio_7": lambda: talib.NATR(HIGH, LOW, CLOSE, 7) / 100,
 }
 
 

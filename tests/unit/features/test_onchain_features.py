@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from cryptoml_assets.features.catalog import features_of, warmup_of
 from cryptoml_assets.features.compute import feature_schema
 from cryptoml_assets.features.feature import Feature
+from cryptoml_assets.features.lacks import needs
 from cryptoml_assets.features.onchain import onchain_features
 from tests.feature_data import DAY, FIRST, make_blocks, make_metrics, midnight, some_days
 
@@ -33,7 +34,7 @@ def test_a_row_holds_its_assets_metrics_and_the_days_blocks() -> None:
     assert features.schema == feature_schema(features_of("onchain_features"))
     assert features.height == 6
     bitcoin = features.filter(pl.col("symbol") == "BTC/USDT").row(1, named=True)
-    assert {name: value for name, value in bitcoin.items() if value is not None} == {
+    expected = {
         "symbol": "BTC/USDT",
         "event_timestamp": midnight(FIRST) + 2 * DAY + DELAY,
         "active_addresses": 1001.0,
@@ -45,9 +46,12 @@ def test_a_row_holds_its_assets_metrics_and_the_days_blocks() -> None:
         "eth_base_fee_gwei": 25.0,
         "eth_base_fee_change_1": 0.0,
         "eth_fee_pressure": 0.0,
+        "null_reason": "no_final_blocks+not_published",
         "source": "simulated",
         "date": FIRST + DAY,
     }
+    assert {name: bitcoin[name] for name in expected} == expected
+    assert bitcoin["nvt_change_7"] is None
 
 
 def test_a_symbol_without_metrics_has_nulls_and_the_blocks() -> None:
@@ -134,34 +138,24 @@ def test_a_value_exists_exactly_where_the_days_of_its_warm_up_do(feature: Featur
     blocks = varied_blocks(20)
     rows = compute(metrics.filter(lost), blocks.filter(lost), days=some_days(20))
     null = rows.filter(pl.col("symbol") == "ETH/USDT", pl.col(feature.name).is_null())
-    after = [10 + feature.warmup] if feature.warmup else []
-    expected = [FIRST + day * DAY for day in (*range(feature.warmup), *after)]
+    lags = [
+        lag
+        for steps in needs(feature.term).values()
+        for lag in range(steps.bit_length())
+        if steps >> lag & 1
+    ]
+    # The lost day has no row at all.
+    expected = [
+        FIRST + day * DAY
+        for day in range(20)
+        if day != 10 and any(day - lag < 0 or day - lag == 10 for lag in lags)
+    ]
     assert null["date"].to_list() == expected
 
 
 DAYS = some_days(20)
 METRICS, BLOCKS = make_metrics(20, assets=ASSETS), varied_blocks(20)
 WHOLE = compute(METRICS, BLOCKS, days=DAYS)
-
-
-@settings(max_examples=15, deadline=None)
-@given(cut=st.integers(min_value=1, max_value=19), gone=st.booleans())
-def test_what_comes_after_a_day_changes_no_bit_up_to_it(cut: int, gone: bool) -> None:
-    later = pl.col("date") > DAYS[cut]
-    tables = [
-        table.filter(~later)
-        if gone
-        else table.with_columns(
-            pl.when(later).then(pl.col(number) * 3).otherwise(pl.col(number)).alias(number)
-            for number in numbers
-        )
-        for table, numbers in (
-            (METRICS, ("active_addresses", "transaction_count", "hash_rate", "nvt_ratio")),
-            (BLOCKS, ("gas_used", "base_fee_per_gas", "transaction_count")),
-        )
-    ]
-    rows = compute(*tables, days=DAYS)
-    assert rows.filter(~later).equals(WHOLE.filter(~later))
 
 
 @settings(max_examples=10, deadline=None)

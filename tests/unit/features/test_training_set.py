@@ -7,7 +7,8 @@ import pytest
 from cryptoml_assets.features.catalog import TTL, model_features
 from cryptoml_assets.features.compute import price_features
 from cryptoml_assets.features.onchain import onchain_features
-from cryptoml_assets.features.training_set import features_as_of, training_set
+from cryptoml_assets.features.point_in_time import as_of
+from cryptoml_assets.features.training_set import model_inputs, training_set
 from tests.feature_data import (
     BAR,
     DAY,
@@ -98,7 +99,8 @@ def test_onchain_values_older_than_the_time_to_live_are_null(bars: pl.DataFrame)
     known = onchain["event_timestamp"].item()
 
     def nulls(ttl: timedelta) -> pl.Series:
-        rows = features_as_of(price.lazy(), onchain.lazy(), ttl=ttl).collect()
+        entities = price.select("symbol", "event_timestamp")
+        rows = as_of(entities, model_inputs(price.lazy(), onchain.lazy(), ttl=ttl))
         bitcoin = rows.filter(pl.col("symbol") == "BTC/USDT")
         return bitcoin.filter(pl.col("nvt_ratio").is_null())["event_timestamp"]
 

@@ -107,6 +107,12 @@ def test_writing_the_same_rows_again_commits_nothing(lake: Lake, name: str) -> N
     assert write(pl.concat([frame, frame.head(1)])) == first + 2, "a second copy is a new row"
 
 
+def test_a_zero_of_the_other_sign_is_another_row(lake: Lake) -> None:
+    first = lake.replace_days("t", rows(D1, [0.0]), [D1])
+    assert lake.replace_days("t", rows(D1, [-0.0]), [D1]) == first + 1
+    assert str(values(lake, D1)) == "[-0.0]"
+
+
 def test_a_scan_reads_only_the_files_of_the_asked_days(lake: Lake) -> None:
     lake.replace_days("t", pl.concat([rows(D1, [1]), rows(D2, [2])]), [D1, D2])
     files = list(Path(lake.address("t"), "date=2024-01-01").glob("*.parquet"))

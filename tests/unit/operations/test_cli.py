@@ -36,7 +36,7 @@ def test_help_lists_every_command() -> None:
         (
             ("serve",),
             {"CRYPTOML_HORIZN": "9"},
-            "CRYPTOML_HORIZN='9': no such setting; close: CRYPTOML_HORIZON",
+            "CRYPTOML_HORIZN: no such setting; close: CRYPTOML_HORIZON",
         ),
         (
             ("backfill", "--start", "2024-03-05", "--end", "2024-03-01"),
