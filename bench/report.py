@@ -31,7 +31,7 @@ class Claim:
     most: float | None = None
 
     @classmethod
-    def of_seconds(cls, claim: str, ours: float, theirs: float, target: float) -> Claim:
+    def of_seconds(cls, claim: str, ours: float, theirs: float, target: float | None) -> Claim:
         """A comparison of two durations."""
         return cls(claim, round(ours, 6), round(theirs, 6), "s", round(theirs / ours, 3), target)
 

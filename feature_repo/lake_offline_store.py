@@ -30,22 +30,22 @@ class LakeOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
     @staticmethod
     def pull_latest_from_table_or_query(*args: Any, **kwargs: Any) -> RetrievalJob:
         """Newest row of each entity in a window: what materialising reads."""
-        _install_delta_extension()
+        install_delta_extension()
         return DuckDBOfflineStore.pull_latest_from_table_or_query(*args, **kwargs)
 
     @staticmethod
     def pull_all_from_table_or_query(*args: Any, **kwargs: Any) -> RetrievalJob:
         """Every row of a window."""
-        _install_delta_extension()
+        install_delta_extension()
         return DuckDBOfflineStore.pull_all_from_table_or_query(*args, **kwargs)
 
     @staticmethod
     def get_historical_features(*args: Any, **kwargs: Any) -> RetrievalJob:
         """Feature values as of each entity row's instant."""
-        _install_delta_extension()
+        install_delta_extension()
         return DuckDBOfflineStore.get_historical_features(*args, **kwargs)
 
 
-def _install_delta_extension() -> None:
+def install_delta_extension() -> None:
     """Install the packaged extension for ibis's own connection, which Feast's store uses."""
     duckdb_extensions.import_extension("delta", con=ibis.get_backend().con)

@@ -10,11 +10,11 @@ stays readable by the Delta versions it recorded, through Feast too::
 
 from __future__ import annotations
 
+import io
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
-import duckdb_extensions
 import ibis
 from feast.data_source import DataSource
 from feast.infra.offline_stores.duckdb import DuckDBOfflineStoreConfig
@@ -22,7 +22,7 @@ from feast.infra.offline_stores.ibis import get_historical_features_ibis
 from feast.infra.offline_stores.offline_store import RetrievalJob
 from feast.repo_config import RepoConfig
 
-from feature_repo.lake_offline_store import LakeOfflineStore
+from feature_repo.lake_offline_store import LakeOfflineStore, install_delta_extension
 
 
 class PinnedOfflineStoreConfig(DuckDBOfflineStoreConfig):  # type: ignore[misc]
@@ -44,8 +44,7 @@ class PinnedOfflineStore(LakeOfflineStore):
     @staticmethod
     def get_historical_features(config: RepoConfig, *args: Any, **kwargs: Any) -> RetrievalJob:
         """Feature values as of each entity row's instant, as the pinned versions have them."""
-        # DuckDB would fetch the extension from the network; the lock file installs it.
-        duckdb_extensions.import_extension("delta", con=ibis.get_backend().con)
+        install_delta_extension()
         return get_historical_features_ibis(
             config,
             *args,
@@ -62,4 +61,4 @@ def _read(versions: dict[str, int], source: DataSource, _repository: str) -> Any
 
 def _write(*_args: Any, **_kwargs: Any) -> None:
     message = "pinned table versions are read only; persist the answer through another store"
-    raise NotImplementedError(message)
+    raise io.UnsupportedOperation(message)

@@ -86,5 +86,5 @@ def claims(bars: pl.DataFrame, days: list[date], bar: timedelta, runs: int) -> l
     ):
         seconds = alternate(lambda: price_features(bars, days, bar, CHOSEN), theirs, runs)
         claim = f"{len(CHOSEN)} features of {bars.height} bars: polars' rolling kernels, {what}"
-        found.append(Claim.of_seconds(claim, *seconds, target=0.0))
+        found.append(Claim.of_seconds(claim, *seconds, target=None))
     return found

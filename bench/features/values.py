@@ -193,7 +193,7 @@ def against_talib(bars: pl.DataFrame, bar: timedelta, runs: int) -> list[Claim]:
             runs,
         )
         claim = f"{what}, {one.height} bars of one symbol: TA-Lib {talib.__version__}"
-        claims.append(Claim.of_seconds(claim, *seconds, target=0.0))
+        claims.append(Claim.of_seconds(claim, *seconds, target=None))
     return claims
 
 

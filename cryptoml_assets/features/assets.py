@@ -9,12 +9,12 @@ import polars as pl
 
 from cryptoml_assets.cadence import daily_table, follow
 from cryptoml_assets.features.catalog import features_of, version_of, warmup_of
-from cryptoml_assets.features.compute import days_before, feature_schema, price_lacks
+from cryptoml_assets.features.compute import BAR_COLUMNS, days_before, feature_schema, price_lacks
 from cryptoml_assets.features.compute import price_features as compute_price
 from cryptoml_assets.features.inputs import MEANINGS, bars_of_settings
 from cryptoml_assets.features.nulls import null_counts
+from cryptoml_assets.features.onchain import BLOCK_COLUMNS, onchain_lacks
 from cryptoml_assets.features.onchain import onchain_features as compute_onchain
-from cryptoml_assets.features.onchain import onchain_lacks
 from cryptoml_assets.features.pins import FORMULAS, LAKE_VERSIONS
 from cryptoml_assets.features.report import volatility_plot
 from cryptoml_assets.features.summary import Summary
@@ -87,7 +87,8 @@ def onchain_features(
 
 def _price_rows(reading: Reading, days: Sequence[date]) -> tuple[pl.DataFrame, pl.DataFrame]:
     features, bar = features_of("price_features"), settings().bar
-    bars = bars_of_settings(reading.scan("raw_prices", days))
+    # Read once: the values and the reasons of their nulls are made of the same rows.
+    bars = bars_of_settings(reading.scan("raw_prices", days)).select(BAR_COLUMNS).collect()
     history = bars_of_settings(reading.history("raw_prices"))
     frame = compute_price(bars, days, bar, features, history=history)
     return frame, null_counts(
@@ -97,7 +98,8 @@ def _price_rows(reading: Reading, days: Sequence[date]) -> tuple[pl.DataFrame, p
 
 def _onchain_rows(reading: Reading, days: Sequence[date]) -> tuple[pl.DataFrame, pl.DataFrame]:
     features, symbols = features_of("onchain_features"), settings().symbols
-    metrics, blocks = (reading.scan(table, days) for table in ("network_metrics", "onchain_blocks"))
+    metrics = reading.scan("network_metrics", days).collect()
+    blocks = reading.scan("onchain_blocks", days).select(BLOCK_COLUMNS).collect()
     frame = compute_onchain(
         metrics, blocks, symbols, days, delay=_ONCHAIN_DELAY, now=reading.now, features=features
     )

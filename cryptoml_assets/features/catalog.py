@@ -14,16 +14,16 @@ is there, and where the formula has none.
 from __future__ import annotations
 
 import hashlib
-from datetime import timedelta
 
 from cryptoml_assets.features import formulas as f
 from cryptoml_assets.features.entries import changes, checked, daily, macd, price, prices, rank
 from cryptoml_assets.features.feature import BLOCKS, METRICS, Feature, Table
 from cryptoml_assets.features.terms import column, cosine, log, sine
 from cryptoml_assets.features.windows import window_mean, window_sum
+from cryptoml_serving.contract.feature_store import TIME_TO_LIVE
 
 #: Age past which a feature row is no longer used, in training joins and online alike.
-TTL = timedelta(days=7)
+TTL = TIME_TO_LIVE
 
 #: The symbol that stands for the market in beta and correlation.
 MARKET = "BTC/USDT"

@@ -17,14 +17,15 @@ from numpy.typing import NDArray
 
 from cryptoml_assets.features.catalog import features_of, price_warmup
 from cryptoml_assets.features.engine import evaluate
-from cryptoml_assets.features.feature import Feature
+from cryptoml_assets.features.feature import BARS, Feature
 from cryptoml_assets.features.grid import UTC_TIME, Grid, Rows, Span, lay_out
 from cryptoml_assets.features.lacks import Lacks, Mask, Older, nobody
 from cryptoml_assets.features.nulls import row_reasons
 from cryptoml_assets.features.reasons import NULL_REASON
 from cryptoml_assets.features.terms import Values, columns_of
 
-_BAR_COLUMNS = ("open", "high", "low", "close", "volume")
+#: Columns of ``raw_prices`` that features are made of.
+BAR_COLUMNS = ("symbol", "open_time", *BARS, "source")
 _DAY = timedelta(days=1)
 _DAY_MICROSECONDS = _DAY // timedelta(microseconds=1)
 #: Days from 1970-01-01, a Thursday, back to a Monday.
@@ -117,10 +118,10 @@ def bar_grid(
     inputs = (
         bars.lazy()
         .filter(pl.col("open_time").is_between(span.start, end, closed="left"))
-        .select("symbol", "open_time", *_BAR_COLUMNS, "source")
+        .select(BAR_COLUMNS)
         .collect()
     )
-    return lay_out(inputs, span, _BAR_COLUMNS, _phases(span)), inputs["source"]
+    return lay_out(inputs, span, BARS, _phases(span)), inputs["source"]
 
 
 def older_symbols(history: pl.LazyFrame, span: Span) -> Older:

@@ -17,6 +17,16 @@ from cryptoml_assets.features.lacks import Lacks, Mask
 from cryptoml_assets.features.terms import Values
 
 _DAY = timedelta(days=1)
+#: What of a block counts.
+BLOCK_NUMBERS = (
+    "gas_used",
+    "gas_limit",
+    "base_fee_per_gas",
+    "transaction_count",
+    "active_addresses",
+)
+#: Columns of ``onchain_blocks`` that features are made of, and those that say when it was final.
+BLOCK_COLUMNS = ("number", "timestamp", *BLOCK_NUMBERS, "finality", "source", "date")
 
 
 def onchain_features(

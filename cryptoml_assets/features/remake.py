@@ -15,23 +15,20 @@ import numpy as np
 import polars as pl
 
 from cryptoml_assets.features.catalog import features_of
-from cryptoml_assets.features.compute import days_before, price_features, price_lacks
-from cryptoml_assets.features.feature import METRICS, Feature
+from cryptoml_assets.features.compute import BAR_COLUMNS, days_before, price_features, price_lacks
+from cryptoml_assets.features.feature import BARS, METRICS, Feature
 from cryptoml_assets.features.lacks import Lacks, Mask
-from cryptoml_assets.features.onchain import onchain_features, onchain_lacks
+from cryptoml_assets.features.onchain import (
+    BLOCK_COLUMNS,
+    BLOCK_NUMBERS,
+    onchain_features,
+    onchain_lacks,
+)
 
 #: Rows of the raw tables that features are made of, by the table's name.
 Raw = Mapping[str, pl.DataFrame]
 
 _DAY = timedelta(days=1)
-_PRICES = ("open", "high", "low", "close", "volume")
-_BLOCKS = (
-    "gas_used",
-    "gas_limit",
-    "base_fee_per_gas",
-    "transaction_count",
-    "active_addresses",
-)
 
 
 class Recipe(Protocol):
@@ -95,7 +92,7 @@ class OfPrices:
     def narrowed(self, table: str, rows: pl.LazyFrame) -> pl.LazyFrame:
         """See :class:`Recipe`."""
         del table
-        return self.bars(rows).select("symbol", "open_time", *_PRICES, "source")
+        return self.bars(rows).select(BAR_COLUMNS)
 
     def make(self, raw: Raw, days: Sequence[date]) -> pl.DataFrame:
         """See :class:`Recipe`."""
@@ -110,7 +107,7 @@ class OfPrices:
     def changed_after(self, raw: Raw, cut: datetime, seed: int, kept: float) -> Raw:
         """See :class:`Recipe`."""
         unknown = pl.col("open_time") + self.bar > cut
-        return {"raw_prices": _others(raw["raw_prices"], unknown, _PRICES, seed, kept)}
+        return {"raw_prices": _others(raw["raw_prices"], unknown, BARS, seed, kept)}
 
     def cuts(self, rows: pl.DataFrame, day: date, second: int) -> tuple[datetime, datetime]:
         """The closes of two bars, one after the other, of which at most the last is the newest."""
@@ -150,8 +147,7 @@ class OfChain:
         """See :class:`Recipe`."""
         if table == "network_metrics":
             return rows
-        wanted = ("number", "timestamp", *_BLOCKS, "finality", "source", "date")
-        return rows.select(wanted)
+        return rows.select(BLOCK_COLUMNS)
 
     def make(self, raw: Raw, days: Sequence[date]) -> pl.DataFrame:
         """See :class:`Recipe`."""
@@ -178,7 +174,7 @@ class OfChain:
         not_final = pl.col("timestamp") + self.finality_delay > cut
         return {
             "network_metrics": _others(metrics, unpublished, METRICS, seed, kept),
-            "onchain_blocks": _others(blocks, not_final, _BLOCKS, seed, kept),
+            "onchain_blocks": _others(blocks, not_final, BLOCK_NUMBERS, seed, kept),
         }
 
     def cuts(self, rows: pl.DataFrame, day: date, second: int) -> tuple[datetime, datetime]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,27 +15,28 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def null_shares(frame: pl.DataFrame, names: Sequence[str]) -> str:
-    """A Markdown table of the share of missing values in each column."""
-    counts = frame.select(pl.col(name).null_count() for name in names).row(0)
-    rows = max(frame.height, 1)
+def null_shares(missing: Mapping[str, int], rows: int) -> str:
+    """A Markdown table of the share of ``rows`` in which each feature is ``missing``."""
     return markdown_table(
         ("feature", "share of nulls"),
-        [(name, f"{count / rows:.2%}") for name, count in zip(names, counts, strict=True)],
+        [(name, f"{count / max(rows, 1):.2%}") for name, count in missing.items()],
     )
 
 
-def volatility_plot(frame: pl.DataFrame) -> Figure:
-    """Hourly mean volatility of each symbol; ``frame`` holds rows of ``price_features``."""
-    hourly = (
-        frame.group_by("symbol", pl.col("event_timestamp").dt.truncate("1h").alias("hour"))
-        .agg(pl.col("volatility").mean())
-        .sort("symbol", "hour")
-    )
+def hourly_volatility(frame: pl.DataFrame) -> pl.DataFrame:
+    """Mean ``volatility`` of each symbol and hour of some rows of ``price_features``."""
+    hour = pl.col("event_timestamp").dt.truncate("1h")
+    return frame.group_by("symbol", hour, maintain_order=True).agg(pl.col("volatility").mean())
+
+
+def volatility_plot(hourly: pl.DataFrame) -> Figure:
+    """The lines of :func:`hourly_volatility`, a log return per bar, one for each symbol."""
     figure = new_figure()
     axes = figure.subplots()
-    for (symbol,), rows in hourly.group_by("symbol", maintain_order=True):
-        axes.plot(rows["hour"].to_list(), rows["volatility"].to_list(), label=str(symbol), lw=1)
+    ordered = hourly.sort("symbol", "event_timestamp")
+    for (symbol,), rows in ordered.group_by("symbol", maintain_order=True):
+        hours, means = rows["event_timestamp"].to_list(), rows["volatility"].to_list()
+        axes.plot(hours, means, label=str(symbol), lw=1)
     axes.set_title("Volatility: standard deviation of 20 one-bar log returns")
     axes.set_ylabel("log return per bar")
     if hourly.height:

@@ -9,9 +9,8 @@ from datetime import date
 import polars as pl
 
 from cryptoml_assets.features.feature import Feature
+from cryptoml_assets.features.report import hourly_volatility, null_shares
 from cryptoml_assets.tables import markdown_table
-
-_NULLS = {"feature": pl.String, "reason": pl.String, "values": pl.Int64}
 
 
 @dataclass(frozen=True)
@@ -33,9 +32,7 @@ class Summary:
         self._features = [feature.name for feature in features]
         self._parts: dict[tuple[date, ...], _Part] = {}
 
-    def add(
-        self, days: Sequence[date], frame: pl.DataFrame, nulls: pl.DataFrame | None = None
-    ) -> None:
+    def add(self, days: Sequence[date], frame: pl.DataFrame, nulls: pl.DataFrame) -> None:
         """Take in the rows of ``days``.
 
         Args:
@@ -48,8 +45,10 @@ class Summary:
             rows=frame.height,
             symbols=frozenset(frame["symbol"].unique()),
             missing={name: frame[name].null_count() for name in self._features},
-            nulls=pl.DataFrame(schema=_NULLS) if nulls is None else nulls,
-            volatility=_hourly(frame) if "volatility" in frame.columns else pl.DataFrame(),
+            nulls=nulls,
+            volatility=hourly_volatility(frame)
+            if "volatility" in frame.columns
+            else pl.DataFrame(),
         )
 
     @property
@@ -74,28 +73,20 @@ class Summary:
 
     def null_shares(self) -> str:
         """A Markdown table of the share of missing values in each column."""
-        lines = [
-            (name, f"{sum(part.missing[name] for part in self._parts.values()) / self._count:.2%}")
+        missing = {
+            name: sum(part.missing[name] for part in self._parts.values())
             for name in self._features
-        ]
-        return markdown_table(("feature", "share of nulls"), lines)
+        }
+        return null_shares(missing, self.rows)
 
     def null_reasons(self) -> str:
         """A Markdown table of the share of values that each feature lacks for each reason."""
         counts = pl.concat([part.nulls for part in self._parts.values()])
         keys = ("feature", "reason")
         sums = counts.group_by(keys, maintain_order=True).agg(pl.col("values").sum())
+        rows = max(self.rows, 1)
         lines = [
-            (feature, reason, f"{count:,}", f"{count / self._count:.2%}")
+            (feature, reason, f"{count:,}", f"{count / rows:.2%}")
             for feature, reason, count in sums.iter_rows()
         ]
         return markdown_table((*keys, "values", "share of rows"), lines)
-
-    @property
-    def _count(self) -> int:
-        return max(self.rows, 1)
-
-
-def _hourly(frame: pl.DataFrame) -> pl.DataFrame:
-    hour = pl.col("event_timestamp").dt.truncate("1h")
-    return frame.group_by("symbol", hour, maintain_order=True).agg(pl.col("volatility").mean())

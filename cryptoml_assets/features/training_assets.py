@@ -60,6 +60,7 @@ def training_set(
             "materialise raw_prices and price_features of those days first"
         )
         raise TrainingDataError(message)
+    missing = {name: frame[name].null_count() for name in model_features()}
     return dg.MaterializeResult(
         value=frame,
         metadata={
@@ -68,7 +69,7 @@ def training_set(
             "window_end": frame["event_timestamp"][-1].isoformat(),
             "lake_versions": versions,
             "sources": _sources(price_features=price, onchain_features=onchain),
-            "share_of_nulls": dg.MetadataValue.md(null_shares(frame, model_features())),
+            "share_of_nulls": dg.MetadataValue.md(null_shares(missing, frame.height)),
             "coverage": figure_metadata(coverage_plot(frame, model_features())),
             **_label_metadata(frame),
         },

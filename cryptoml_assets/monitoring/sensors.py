@@ -15,7 +15,7 @@ _CAUSE = {"cryptoml/cause": "drift"}
 
 with warnings.catch_warnings():
     # The code location evaluates it, which the daemon could not: what features follow is a
-    # condition of our own. Dagster has had the option since 1.9 and still calls it beta.
+    # condition of our own. Dagster calls the option beta.
     warnings.simplefilter("ignore", dg.BetaWarning)
     #: Evaluates the automation conditions of every asset: stale ones are materialised again.
     keep_fresh = dg.AutomationConditionSensorDefinition(

@@ -16,7 +16,6 @@ from redis import Redis
 from cryptoml_assets.features import catalog, views
 from cryptoml_assets.features.catalog import TTL, features_of
 from cryptoml_assets.resources.lake import Lake
-from cryptoml_serving.contract.feature_store import TIME_TO_LIVE
 from cryptoml_serving.contract.stores import Stores
 from tests.feature_data import BAR, DAY, FIRST, midnight, some_days
 from tests.online_world import DAYS, NOW, SYMBOLS, TABLES, OnlineWorld, fill, random_rows
@@ -299,10 +298,6 @@ def test_a_row_past_its_time_to_live_is_not_used_by_any_reader(world: OnlineWorl
     )
     world.top_up(past)
     assert world.differences(past) == []
-
-
-def test_the_stores_forget_rows_as_the_views_do() -> None:
-    assert TIME_TO_LIVE == TTL
 
 
 @BOTH

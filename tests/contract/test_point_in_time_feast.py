@@ -1,7 +1,6 @@
 """The training set against Feast: the same rows, and a check that tells where they are not."""
 
 import shutil
-import time
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -157,11 +156,11 @@ def test_polars_own_join_says_the_same_and_how_old_rows_were(lake: Lake) -> None
     assert TTL - HORIZON <= again["age_onchain_features"].max() <= TTL
 
 
-def test_the_checks_pass_within_seconds(context: Any, lake: Lake) -> None:
-    results(context, lake)  # Importing Feast takes as long again.
-    began = time.perf_counter()
+def test_the_checks_pass_and_feast_is_asked_for_a_sample_of_bounded_size(
+    context: Any, lake: Lake
+) -> None:
+    assert lake.row_count("training_set") > 500
     known, feast = results(context, lake)
-    assert time.perf_counter() - began < 3.0
     assert known.passed
     assert feast.passed
     assert feast.description == f"{500 * len(model_features())} values of 500 rows"

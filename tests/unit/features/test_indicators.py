@@ -1,21 +1,19 @@
-"""Indicators against TA-Lib, which computes them on its own; skipped where it is not installed.
+"""Indicators against TA-Lib, which computes them on its own.
 
 TA-Lib never forgets, so what it smooths recursively is compared to the share that is cut off.
 """
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+import talib
 from numpy.typing import NDArray
 
 from cryptoml_assets.features.compute import price_features
 from tests.feature_data import BAR, make_bars, some_days
-
-talib: Any = pytest.importorskip("talib", reason="TA-Lib is not installed")
 
 Numbers = NDArray[np.float64]
 BARS = make_bars(6, ["BTC/USDT"])
