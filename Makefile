@@ -12,9 +12,10 @@ DEV := $(VENV)/.installed-dev
 WORLD_FLAGS = $(if $(WORLD),--world '$(WORLD)') $(if $(REPLAY),--replay '$(REPLAY)')
 
 CHAOS = $(BIN)/pytest -q -n $(or $(JOBS),2) tests/chaos
+HOME_FOLDER = $(or $(CRYPTOML_HOME),.cryptoml)
 SEED ?= $(shell date +%s)
 
-.PHONY: help demo up test chaos-ingest soak lint docs bench lock clean
+.PHONY: help demo up test chaos-ingest soak honesty notebook lint docs bench lock clean
 
 help: ## list the recipes
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +34,12 @@ chaos-ingest: $(DEV) ## the fault schedules of ingestion alone, as make test pla
 
 soak: $(DEV) ## many more fault schedules: SCHEDULES=2000 drawn from SEED (a new one each time)
 	@$(CHAOS) --schedules $(or $(SCHEDULES),2000) --seed $(SEED) $(ARGS)
+
+honesty: $(DEV) ## do models without a signal pass by luck: WORLDS=200 of each kind, rates printed
+	@$(BIN)/pytest -q -p no:randomly tests/honesty --worlds $(or $(WORLDS),200) $(ARGS)
+
+notebook: $(DEV) ## run notebooks/explore.ipynb over the home of a make demo, and keep it with its results there
+	@$(BIN)/jupyter execute --kernel_name=python3 --timeout=300 --output='$(abspath $(HOME_FOLDER))/explore' notebooks/explore.ipynb
 
 lint: $(DEV) ## style, types, import contracts
 	@scripts/lint

@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 
 def names() -> tuple[str, ...]:
     """The benchmarks there are."""
-    helpers = {"run", "report", "__init__"}
+    helpers = {"run", "report", "processes", "__init__"}
     files = {path.stem for path in HERE.glob("*.py")}
     packages = {path.parent.name for path in HERE.glob("*/__main__.py")}
     return tuple(sorted((files | packages) - helpers))

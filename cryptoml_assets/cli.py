@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
 import sys
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -158,6 +160,32 @@ def why(
 
     for line in explain(_load(world, None), feature, symbol, at):
         typer.echo(line)
+
+
+@app.command()
+def retrain(
+    *,
+    run: Annotated[str, typer.Option(help="MLflow id of the training run")],
+    verify: Annotated[
+        bool, typer.Option("--verify", help="exit with 1 unless the very same bundle comes out")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="folder for the bundle, new or empty")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="answer with one JSON object")] = False,
+    world: WorldOption = None,
+) -> None:
+    """Train again what a run trained, from its record alone; registers nothing."""
+    from cryptoml_assets.operations.retrain import retrain as again  # noqa: PLC0415
+    from cryptoml_assets.operations.retrain import summary  # noqa: PLC0415
+
+    if not verify and out is None:
+        raise SettingsError("nothing to do with the bundle: give --verify, --out DIR or both")
+    outcome = again(
+        _load(world, None), run, out=out, compare=verify, say=partial(typer.echo, err=True)
+    )
+    lines = [json.dumps(outcome.told())] if as_json else summary(outcome)
+    typer.echo("\n".join(lines))
+    if verify and not outcome.same:
+        raise typer.Exit(1)
 
 
 @app.command()

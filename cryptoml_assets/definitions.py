@@ -10,6 +10,7 @@ import cryptoml_assets.features.checks as feature_checks
 import cryptoml_assets.features.online_assets as online
 import cryptoml_assets.features.training_assets as training
 import cryptoml_assets.models.assets as models
+import cryptoml_assets.models.comparison_assets as comparison
 import cryptoml_assets.monitoring.assets as monitoring
 import cryptoml_assets.onchain.assets as onchain
 import cryptoml_assets.onchain.checks as onchain_checks
@@ -30,7 +31,18 @@ configured = settings()
 
 defs = dg.Definitions(
     assets=dg.load_assets_from_modules(
-        [prices, onchain, network, features, online, training, models, deployment, monitoring]
+        [
+            prices,
+            onchain,
+            network,
+            features,
+            online,
+            training,
+            models,
+            comparison,
+            deployment,
+            monitoring,
+        ]
     ),
     asset_checks=dg.load_asset_checks_from_modules(
         [

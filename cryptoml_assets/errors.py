@@ -13,6 +13,9 @@
     ├── LakeError                 a table cannot be read or written as asked
     ├── FeatureStoreError         the feature store's registry or online store does not answer
     ├── TrainingDataError         rows that cannot be learnt from: too few, constant, empty
+    ├── TrainingResourcesError    a training that needs more memory than it may use
+    ├── TrainingRecordError       a run that cannot be trained again from what it left behind
+    ├── UnsafeFolderError         a folder of programs that somebody else can write to
     └── ApprovalError             no trustworthy verdict on a model, or a key that cannot sign
 """
 
@@ -61,6 +64,18 @@ class FeatureStoreError(CryptomlError):
 
 class TrainingDataError(CryptomlError):
     """Rows that cannot be learnt from: too few, constant or empty."""
+
+
+class TrainingResourcesError(CryptomlError):
+    """A training needs more memory than it may use; nothing was started."""
+
+
+class TrainingRecordError(CryptomlError):
+    """A run cannot be trained again: unknown, without a record, or its rows are gone."""
+
+
+class UnsafeFolderError(CryptomlError):
+    """Others than this user can write to a folder whose contents are run as code."""
 
 
 class ApprovalError(CryptomlError):

@@ -14,10 +14,12 @@ ingest = dg.define_asset_job(
 train = dg.define_asset_job(
     "train",
     dg.AssetSelection.all() - DAILY,
-    description="Online store, training set, candidates, gate, approval and drift",
+    description="Online store, training set, candidates, comparison, gate, approval and drift",
 )
 retrain = dg.define_asset_job(
     "retrain",
-    dg.AssetSelection.assets("training_set", "candidate_models", "validated_deployment"),
+    dg.AssetSelection.assets(
+        "training_set", "candidate_models", "model_comparison", "validated_deployment"
+    ),
     description="A new candidate from the newest features, sent through the gate",
 )

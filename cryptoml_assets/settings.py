@@ -5,10 +5,19 @@ from __future__ import annotations
 from datetime import date, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_settings import NoDecode
 
+from cryptoml_assets.models.options import (
+    FAMILIES,
+    Family,
+    FoldWindow,
+    Layout,
+    Precision,
+    SearchMethod,
+)
 from cryptoml_serving.contract.settings import (
     Counts,
     Duration,
@@ -16,11 +25,15 @@ from cryptoml_serving.contract.settings import (
     SharedSettings,
     World,
     format_duration,
+    split_commas,
 )
 
+FamilyNames = Annotated[tuple[Family, ...], NoDecode, BeforeValidator(split_commas)]
 Timeframe = Literal["1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "12h", "1d"]
 #: Longest time after its day at which a row may become known: as-of joins look back so far.
 LONGEST_DELAY = timedelta(days=30)
+#: Largest share of the rows that the test parts of all folds may take together.
+MOST_TESTED = 0.9
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 _PUBLIC_CHAIN_NODE = "https://ethereum-rpc.publicnode.com"
 _PUBLIC_METRICS_API = "https://community-api.coinmetrics.io"
@@ -106,8 +119,24 @@ class Settings(SharedSettings):
     test_share: float = Field(
         0.2, description="newest share of the rows held out of sample", gt=0, lt=0.9
     )
+    folds: int = Field(
+        3,
+        description="walk-forward folds, each with a test part of that share; the newest one's "
+        "model asks to be approved",
+        ge=1,
+    )
+    fold_window: FoldWindow = Field(
+        "expanding",
+        description="where the training part of a fold begins: expanding, with the first row, or "
+        "rolling, as far back as the oldest fold's",
+    )
     embargo: Duration = Field(
         timedelta(hours=1), description="gap left after the purge between training and test rows"
+    )
+    families: FamilyNames = Field(
+        FAMILIES,
+        description=f"comma-separated families of models to train: {', '.join(FAMILIES)}",
+        min_length=1,
     )
     hidden_units: Counts = Field((64, 32), description="comma-separated layer widths")
     epochs: int = Field(40, description="most passes over the training rows", ge=1)
@@ -115,7 +144,50 @@ class Settings(SharedSettings):
     learning_rate: float = Field(1e-3, description="peak learning rate of AdamW", gt=0, lt=1)
     weight_decay: float = Field(1e-2, description="decoupled weight decay of AdamW", ge=0)
     ensemble_size: int = Field(8, description="seeds trained and averaged", ge=1)
-    seed: int = Field(7, description="seed of weights, shuffles and bootstraps", ge=0)
+    search_trials: int = Field(
+        1,
+        description="configurations of learning rate and weight decay to try for each family, the "
+        "configured one among them",
+        ge=1,
+    )
+    search_method: SearchMethod = Field(
+        "halving",
+        description="how they are tried: halving, the better half for twice as long, or random, "
+        "each to its end",
+    )
+    layout: Layout = Field(
+        "auto",
+        description="networks trained one by one on the cores (loop), as one program (vectorised), "
+        "or auto: loop on a processor, and on other devices as measured",
+    )
+    precision: Precision = Field(
+        "float32", description="arithmetic of networks while they train: float32 or bfloat16"
+    )
+    checkpoint_interval: Duration = Field(
+        timedelta(seconds=30),
+        description="least time between two checkpoints of a training, which goes on from the "
+        "newest after it was killed",
+    )
+    training_memory_gib: float = Field(
+        0.0,
+        description="gibibytes a training may use; 0: what the container or the machine has",
+        ge=0,
+    )
+    training_gpus: int = Field(
+        0, description="GPUs to ask Kubernetes for when models are trained", ge=0
+    )
+    fee_bps: float = Field(
+        10.0,
+        description="fee of a trade in the figures of the strategy, basis points of its amount",
+        ge=0,
+    )
+    slippage_bps: float = Field(
+        2.0,
+        description="slippage of a trade in the figures of the strategy, basis points of its "
+        "amount",
+        ge=0,
+    )
+    seed: int = Field(7, description="seed of weights, shuffles and bootstraps", ge=0, lt=2**31)
 
     # gate
     gate_claim: Literal["direction", "distribution"] = Field(
@@ -162,6 +234,20 @@ class Settings(SharedSettings):
                 f"CRYPTOML_HORIZON={format_duration(self.horizon)} is not a whole number of "
                 f"{self.timeframe} bars"
             )
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _leaves_rows_to_learn_from(self) -> Settings:
+        if self.folds * self.test_share > MOST_TESTED:
+            message = (
+                f"CRYPTOML_FOLDS={self.folds} test parts of CRYPTOML_TEST_SHARE="
+                f"{self.test_share:g} leave too little to train the oldest fold on: accepted is a "
+                f"product of at most {MOST_TESTED:g}"
+            )
+            raise ValueError(message)
+        if len(set(self.families)) < len(self.families):
+            message = f"CRYPTOML_FAMILIES={','.join(self.families)} names a family twice"
             raise ValueError(message)
         return self
 

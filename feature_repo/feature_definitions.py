@@ -8,4 +8,4 @@ from cryptoml_assets.settings import settings
 crypto_symbol = views.crypto_symbol()
 price_features = views.view("price_features", settings().lake_uri)
 onchain_features = views.view("onchain_features", settings().lake_uri)
-return_service = views.return_service(price_features, onchain_features)
+row_service, window_service = views.return_services(price_features, onchain_features)

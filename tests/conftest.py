@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,20 +12,29 @@ from pathlib import Path
 import prometheus_client  # noqa: F401
 import pytest
 
+from cryptoml_assets.models.compilation import private_folder
 from cryptoml_assets.settings import settings
+
+REPOSITORY = Path(__file__).parents[1]
+#: Below the system's own folder, whoever the checkout belongs to.
+PROGRAMS = Path(tempfile.gettempdir(), f"cryptoml-tests-{os.getuid()}", "programs")
 
 for _name in [name for name in os.environ if name.startswith("CRYPTOML_")]:
     if _name != "CRYPTOML_REALDATA":
         del os.environ[_name]
 
-#: Options and closing line of the fault schedules, which every process of a run has to know.
-pytest_plugins = ["tests.chaos.plugin"]
+# Compiled once for all processes of a run: most of what a small training takes is its compiler.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(private_folder(PROGRAMS))
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+#: Options and closing lines of the fault schedules and of the honesty tests, which every process
+#: of a run has to know.
+pytest_plugins = ["tests.chaos.plugin", "tests.honesty.plugin"]
 
 # A shell ignores SIGINT in what it starts in the background, and Dagster hands SIGTERM, which tests
 # stop processes with, what SIGINT has.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-REPOSITORY = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)

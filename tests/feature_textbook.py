@@ -66,6 +66,8 @@ def textbook(bars: pl.DataFrame, market: pl.DataFrame, at: int) -> dict[str, flo
 def _trend(window: Window) -> dict[str, float]:
     close = window.close
     features = {f"log_return_{n}": math.log(close[-1] / close[-1 - n]) for n in (1, 3, 12, 48, 288)}
+    for n in range(1, 16):
+        features[f"log_return_1_lag_{n}"] = math.log(close[-1 - n] / close[-2 - n])
     for n, name in ((12, "momentum"), (48, "momentum_48"), (288, "momentum_288")):
         features[name] = close[-1] / close[-1 - n] - 1
     for n in (5, 20):
@@ -111,6 +113,7 @@ def _ranges(window: Window) -> dict[str, float]:
     features = {
         "high_low_range": spans[-1],
         "volatility": statistics.stdev(window.returns[-20:]),
+        **{f"high_low_range_lag_{n}": spans[-1 - n] for n in range(1, 16)},
     }
     for n, factor in ((14, 13 / 14), (7, 6 / 7)):
         features[f"atr_{n}"] = decayed(ranges, factor)

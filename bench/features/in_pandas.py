@@ -12,6 +12,9 @@ import numpy as np
 import pandas as pd
 
 MARKET = "BTC/USDT"
+#: Bars before the newest one that a window holds, and what it holds of them.
+LAGS = 15
+CHANNELS = ("log_return_1", "high_low_range")
 
 
 def in_pandas(bars: pd.DataFrame, bar: timedelta) -> pd.DataFrame:
@@ -41,6 +44,9 @@ def in_pandas(bars: pd.DataFrame, bar: timedelta) -> pd.DataFrame:
     for name in ("log_return_12", "log_return_288", "volatility_48", "volume_zscore"):
         ranks = features[name].rank(axis=1, pct=True)
         features[f"rank_{name}"] = ranks.where(features[name].notna().sum(axis=1) > 1)
+    for name in CHANNELS:
+        for steps in range(1, LAGS + 1):
+            features[f"{name}_lag_{steps}"] = features[name].shift(steps)
     there = close.notna().to_numpy().ravel(order="F")
     symbols = np.repeat(np.arange(close.shape[1]), len(grid))[there]
     moments = np.tile(closes_at.tz_convert(None).to_numpy(), close.shape[1])[there]

@@ -15,6 +15,7 @@ from cryptoml_assets.deployment.history import Subject
 from cryptoml_assets.errors import ApprovalError
 from cryptoml_assets.models.evaluation import row_scores
 from cryptoml_assets.models.figures import skill_by_day
+from cryptoml_assets.models.strategy import Costs
 from cryptoml_assets.plots import figure_metadata
 from cryptoml_assets.settings import Settings, settings
 from cryptoml_assets.tables import markdown_table
@@ -34,7 +35,7 @@ _POLICY = "policy:automatic"
 )
 def validated_deployment(
     context: dg.AssetExecutionContext,
-    candidate_models: pl.DataFrame,
+    model_comparison: pl.DataFrame,
     training_set: pl.DataFrame,
 ) -> Iterator[dg.MaterializeResult[None]]:
     """The approved model: one that passed every rule of the gate, under a signed record.
@@ -45,7 +46,7 @@ def validated_deployment(
     """
     configured = settings()
     lake, client = context.resources.lake.lake, context.resources.tracker.client()
-    subject = _subject(candidate_models, configured)
+    subject = _subject(model_comparison, configured)
     key = signing.signing_key(configured.private_key_path, configured.public_key_path)
     standing = promotion.standing_approval(client, lake, subject, key.public_key())
     if standing is not None:
@@ -67,18 +68,24 @@ def validated_deployment(
     )
 
 
-def _subject(candidates: pl.DataFrame, configured: Settings) -> Subject:
-    """The candidate to judge.
+def _subject(comparison: pl.DataFrame, configured: Settings) -> Subject:
+    """The candidate to judge: the one that the comparison chose.
+
+    It was chosen by the folds before the newest, so its significance in the newest need not count
+    the ones it was chosen from.
 
     Raises:
-        ApprovalError: not exactly one: choosing the best of several needs a significance that
-            counts them.
+        ApprovalError: not exactly one was chosen, or it is not a registered version.
     """
-    if candidates.height != 1:
-        message = f"the gate judges one candidate, candidate_models holds {candidates.height}"
+    chosen = comparison.filter("chosen")
+    if chosen.height != 1:
+        message = f"the gate judges one candidate, model_comparison chose {chosen.height}"
         raise ApprovalError(message)
-    row = candidates.row(0, named=True)
+    row = chosen.row(0, named=True)
     names = ("model_name", "model_version", "run_id", "bundle_digest")
+    if missing := [name for name in names if row[name] is None]:
+        message = f"the chosen {row['family']} has no {', '.join(missing)}: it cannot be served"
+        raise ApprovalError(message)
     return Subject(**{name: row[name] for name in names}, claim=configured.gate_claim)
 
 
@@ -96,6 +103,7 @@ def _judge(
                 training_set,
                 pl.read_parquet(predictions),
                 embargo=configured.embargo,
+                costs=Costs(configured.fee_bps, configured.slippage_bps),
                 seed=configured.seed,
             )
         )

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
+from cryptoml_assets.models.evaluation import CLAIM_LOSS, Claim
 from cryptoml_serving.contract.approval import Criterion
-
-Claim = Literal["direction", "distribution"]
 
 #: Largest difference between two computations of the same answer.
 ANSWER_TOLERANCE = 1e-6
@@ -15,7 +13,7 @@ ANSWER_TOLERANCE = 1e-6
 NOMINAL_COVERAGE = 0.9
 
 #: Claim → the figure that says how much better than the base rate, and its p-value.
-SKILL: dict[Claim, str] = {"direction": "log_loss_skill", "distribution": "crps_skill"}
+SKILL: dict[Claim, str] = {claim: f"{loss}_skill" for claim, loss in CLAIM_LOSS.items()}
 P_VALUE: dict[Claim, str] = {"direction": "direction_p_value", "distribution": "crps_p_value"}
 _BASE: dict[Claim, str] = {
     "direction": "log loss of the chance of an up move, against the training base rate",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cryptoml_assets.errors import ApprovalError
-from cryptoml_assets.models.evaluation import Baseline, baseline, evaluate
+from cryptoml_assets.models.evaluation import Answered, Baseline, baseline, evaluate
 from cryptoml_assets.models.rows import Rows, answers_frame, rows_from_frame
 from cryptoml_assets.models.splits import purged_before
 from cryptoml_serving.contract.bundle import load_bundle
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import polars as pl
     from numpy.typing import NDArray
 
+    from cryptoml_assets.models.strategy import Costs
     from cryptoml_serving.contract.bundle import Manifest
 
 _KEY = ("symbol", "event_timestamp")
@@ -51,6 +52,7 @@ def gather(
     logged: pl.DataFrame,
     *,
     embargo: timedelta,
+    costs: Costs,
     seed: int,
 ) -> Evidence:
     """Load a bundle as the serving code does, and measure it.
@@ -61,6 +63,7 @@ def gather(
         training_set: the rows it was trained and tested on.
         logged: the trainer's own answers, with symbol and event_timestamp.
         embargo: gap between the training and the test rows.
+        costs: what a trade costs in the figures of the strategy.
         seed: of the bootstrap.
 
     Raises:
@@ -73,11 +76,13 @@ def gather(
     rows = rows_from_frame(training_set, [feature.name for feature in manifest.features])
     start, end = _instant(manifest.test_start), _instant(manifest.test_end)
     test = rows.take((rows.events >= start) & (rows.events <= end))
-    before = rows.take(purged_before(rows.label_times, start, np.timedelta64(embargo)))
+    purged = purged_before(rows.label_times, start, np.timedelta64(embargo))
+    before = rows.take(purged & (rows.events >= _instant(manifest.training_start)))
     base = baseline(before.labels)
     answers = bundle.predict(test.features)
     horizon = np.timedelta64(manifest.horizon_seconds, "s")
-    figures = evaluate(test, answers, base, horizon=horizon, seed=seed)
+    part = Answered(test, answers, base)
+    figures = evaluate((part,), horizon=horizon, seed=seed, costs=costs)
     figures["answer_difference"] = largest_difference(test, answers, logged)
     return Evidence(manifest, test, answers, base, figures)
 

@@ -15,7 +15,7 @@ from cryptoml_serving.contract.approval import Criterion
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from cryptoml_assets.deployment.criteria import Claim
+    from cryptoml_assets.models.evaluation import Claim
 
     Figures = Mapping[str, float]
     Rule = Callable[[Figures], Criterion]

@@ -16,9 +16,19 @@ from __future__ import annotations
 import hashlib
 
 from cryptoml_assets.features import formulas as f
-from cryptoml_assets.features.entries import changes, checked, daily, macd, price, prices, rank
+from cryptoml_assets.features.entries import (
+    changes,
+    checked,
+    daily,
+    lags,
+    macd,
+    price,
+    prices,
+    rank,
+    waves,
+)
 from cryptoml_assets.features.feature import BLOCKS, METRICS, Feature, Table
-from cryptoml_assets.features.terms import column, cosine, log, sine
+from cryptoml_assets.features.terms import column, log
 from cryptoml_assets.features.windows import window_mean, window_sum
 from cryptoml_serving.contract.feature_store import TIME_TO_LIVE
 
@@ -27,6 +37,9 @@ TTL = TIME_TO_LIVE
 
 #: The symbol that stands for the market in beta and correlation.
 MARKET = "BTC/USDT"
+
+#: Bars before the newest one that a window holds.
+LAGS = 15
 
 _ADDRESSES, _TRANSACTIONS, _HASH_RATE, _NVT, _MVRV = map(column, METRICS)
 _GAS_USED, _GAS_LIMIT, _BASE_FEE, _BLOCK_TRANSACTIONS, _BLOCK_ADDRESSES, _ABOVE_TARGET = (
@@ -238,28 +251,11 @@ FEATURES: tuple[Feature, ...] = checked(
     rank("volatility_48", f.volatility(48)),
     rank("volume_zscore", f.volume_zscore(288)),
     # Calendar.
-    price(
-        "hour_sin", sine(f.DAY_PHASE), "-1..1", "Sine of the UTC time of day at close.", model=True
-    ),
-    price(
-        "hour_cos",
-        cosine(f.DAY_PHASE),
-        "-1..1",
-        "Cosine of the UTC time of day at close.",
-        model=True,
-    ),
-    price(
-        "weekday_sin",
-        sine(f.WEEK_PHASE),
-        "-1..1",
-        "Sine of the UTC time of the week at close, 0 on Monday.",
-    ),
-    price(
-        "weekday_cos",
-        cosine(f.WEEK_PHASE),
-        "-1..1",
-        "Cosine of the UTC time of the week at close, 0 on Monday.",
-    ),
+    *waves("hour", f.DAY_PHASE, "UTC time of day at close", model=True),
+    *waves("weekday", f.WEEK_PHASE, "UTC time of the week at close, 0 on Monday"),
+    # The bars before, as channels that models of windows read: a row holds a whole window.
+    *lags("log_return_1", f.log_return(), LAGS, "log return"),
+    *lags("high_low_range", log(f.HIGH / f.LOW), LAGS, "log ratio"),
     # The network of the symbol's base asset.
     daily("active_addresses", _ADDRESSES, "addresses", "Distinct addresses active in the day."),
     daily("transaction_count", _TRANSACTIONS, "transactions", "Transactions of the day."),
@@ -347,8 +343,37 @@ def features_of(table: Table) -> tuple[Feature, ...]:
 
 
 def model_features() -> tuple[str, ...]:
-    """Names of the model inputs, in the order a bundle holds them."""
-    return tuple(feature.name for feature in FEATURES if feature.model_input)
+    """Names of the inputs of any model, in the order a bundle holds them."""
+    return tuple(feature.name for feature in window_inputs())
+
+
+def row_inputs() -> tuple[Feature, ...]:
+    """The inputs of a model that reads one bar: no lags."""
+    return tuple(feature for feature in window_inputs() if feature.lag_of is None)
+
+
+def window_inputs() -> tuple[Feature, ...]:
+    """The inputs of a model that reads a window of bars: those of a row, and their lags."""
+    return tuple(feature for feature in FEATURES if feature.model_input)
+
+
+def input_sets() -> tuple[tuple[Feature, ...], ...]:
+    """Every set of inputs that some model reads, each once; there is a feature service of each."""
+    return tuple(dict.fromkeys((row_inputs(), window_inputs())))
+
+
+def window_channels() -> tuple[tuple[str, ...], ...]:
+    """Of each channel of a window the features that hold it, from its oldest bar to the newest.
+
+    All have the same length; the last is the feature that the others are lags of.
+    """
+    lags = [feature.lag_of for feature in FEATURES if feature.lag_of is not None]
+    of = {feature.lag_of: feature.name for feature in FEATURES}
+    longest = max((steps for _, steps in lags), default=0)
+    return tuple(
+        (*(of[name, steps] for steps in range(longest, 0, -1)), name)
+        for name in dict.fromkeys(name for name, _ in lags)
+    )
 
 
 def warmup_of(table: Table) -> int:

@@ -49,14 +49,17 @@ class _Input:
 
 @dataclass(frozen=True)
 class _Step:
-    """One operation into a buffer, from column ``start`` on, and the outputs it completes."""
+    """One operation into a buffer, from column ``start`` on, and the outputs it completes.
+
+    An output is the values in the buffer, or those some steps earlier: its number and the steps.
+    """
 
     function: Function
     operands: tuple[_Input | float, ...]
     buffer: int
     shared: bool
     start: int
-    outputs: tuple[int, ...]
+    outputs: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -111,8 +114,8 @@ def evaluate(
         with np.errstate(all="ignore"):
             for call in calls:
                 call.function(*call.operands, out=call.out)
-                for index in call.outputs:
-                    store(index, begin, call.done)
+                for index, values in call.outputs:
+                    store(index, begin, values)
 
     begins = range(0, length, width)
     workers = min(pl.thread_pool_size(), len(begins))
@@ -127,13 +130,12 @@ def evaluate(
 
 @dataclass(frozen=True)
 class _Call:
-    """A step over the memory of one thread, and where the values of its outputs then are."""
+    """A step over the memory of one thread, and its outputs with where their values then are."""
 
     function: Function
     operands: tuple[Values | float, ...]
     out: Values
-    done: Values
-    outputs: tuple[int, ...]
+    outputs: tuple[tuple[int, Values], ...]
 
 
 class _Memory:
@@ -168,7 +170,9 @@ class _Memory:
         rows = self._rows(step.buffer, step.shared, width)
         out = rows.reshape(-1)[step.start :] if flat else rows[:, step.start :]
         operands = tuple(self._operand(each, width, step.start, flat) for each in step.operands)
-        return _Call(step.function, operands, out, rows[:, self._plan.halo :], step.outputs)
+        halo = self._plan.halo
+        outputs = tuple((index, rows[:, halo - lag : width - lag]) for index, lag in step.outputs)
+        return _Call(step.function, operands, out, outputs)
 
     def _operand(self, each: _Input | float, width: int, start: int, flat: bool) -> Values | float:
         """The steps of an operand from ``start`` on, as many steps earlier as it lags."""
@@ -189,9 +193,10 @@ class _Layout:
     """Orders terms depth first and gives each a buffer until its last use."""
 
     def __init__(self, outputs: tuple[Term, ...]) -> None:
-        # A column, or an earlier step of something, is an output once it is copied.
+        # A column is an output once it is copied; earlier steps of something are read where it is.
         self._outputs = [
-            each if isinstance(each, Apply) else apply(np.positive, each) for each in outputs
+            each if isinstance(_base(each)[0], Apply) else apply(np.positive, each)
+            for each in outputs
         ]
         self._order: dict[Apply, None] = {}
         self._uses: Counter[Term] = Counter()
@@ -199,7 +204,7 @@ class _Layout:
         self._free: tuple[list[int], list[int]] = ([], [])
         self._made = [0, 0]
         for output in self._outputs:
-            self._visit(output)
+            self._visit(_base(output)[0])
 
     def _visit(self, term: Term) -> None:
         if not isinstance(term, Apply) or term in self._order:
@@ -211,15 +216,16 @@ class _Layout:
     def program(self) -> Program:
         """The finished layout."""
         halo = max((output.reach for output in self._outputs), default=0)
-        wanted: dict[Term, list[int]] = {}
+        wanted: dict[Term, list[tuple[int, int]]] = {}
         for index, output in enumerate(self._outputs):
-            wanted.setdefault(output, []).append(index)
+            base, lag = _base(output)
+            wanted.setdefault(base, []).append((index, lag))
         for term in self._order:
             self._uses.update(_bases(term))
-        steps = [self._step(term, tuple(wanted.get(term, ()))) for term in self._order]
+        steps = [self._step(term, wanted.get(term, [])) for term in self._order]
         return Program(halo, tuple(steps), (self._made[0], self._made[1]))
 
-    def _step(self, term: Apply, outputs: tuple[int, ...]) -> _Step:
+    def _step(self, term: Apply, outputs: Sequence[tuple[int, int]]) -> _Step:
         operands = tuple(self._input(operand) for operand in term.operands)
         lagged = {each.term for each in term.operands if isinstance(each, Lag)}
         spent = []
@@ -235,7 +241,8 @@ class _Layout:
         for base in spent:
             if base in lagged:
                 self._free[base.shared].append(self._place[base])
-        step = _Step(term.function, operands, self._place[term], term.shared, term.reach, outputs)
+        place = self._place[term]
+        step = _Step(term.function, operands, place, term.shared, term.reach, tuple(outputs))
         if not self._uses[term]:
             self._free[term.shared].append(self._place[term])
         return step

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from cryptoml_assets.features import formulas as f
 from cryptoml_assets.features.feature import COLUMNS, Feature
-from cryptoml_assets.features.terms import Term, columns_of, cross_rank
+from cryptoml_assets.features.terms import Term, columns_of, cosine, cross_rank, sine
 
 #: Columns of a feature table that are no features.
 _RESERVED = ("symbol", "event_timestamp", "null_reason", "source", "date")
@@ -50,6 +50,29 @@ def prices(
         yield price(name.format(n=n), term, unit, text, window=window, model=n in model)
 
 
+def lags(name: str, term: Term, count: int, unit: str) -> Iterable[Feature]:
+    """The price feature ``name``, a model input, 1 to ``count`` bars before, newest first.
+
+    Args:
+        name: The feature; its lags are ``NAME_lag_1`` and so on.
+        term: Its term.
+        count: Lags of it.
+        unit: Its unit.
+    """
+    for steps in range(1, count + 1):
+        about = f"{name} of the bar before." if steps == 1 else f"{name} of {steps} bars before."
+        yield Feature(
+            f"{name}_lag_{steps}",
+            "price_features",
+            term.lag(steps),
+            term.reach + 1,
+            unit,
+            about,
+            model_input=True,
+            lag_of=(name, steps),
+        )
+
+
 def macd(name: str, spans: tuple[int, int, int], source: str) -> Iterable[Feature]:
     """The line, its signal and what is between them, of a fast, a slow and a signal span."""
     fast, slow, span = spans
@@ -74,6 +97,12 @@ def rank(name: str, term: Term) -> Feature:
     return price(f"rank_{name}", cross_rank(term), "0-1", about)
 
 
+def waves(name: str, phase: Term, about: str, *, model: bool = False) -> Iterable[Feature]:
+    """Sine and cosine of an angle that stands for ``about``."""
+    yield price(f"{name}_sin", sine(phase), "-1..1", f"Sine of the {about}.", model=model)
+    yield price(f"{name}_cos", cosine(phase), "-1..1", f"Cosine of the {about}.", model=model)
+
+
 def daily(name: str, term: Term, unit: str, about: str, *, model: bool = False) -> Feature:
     """An on-chain feature."""
     return Feature(name, "onchain_features", term, term.reach + 1, unit, about, model)
@@ -90,10 +119,11 @@ def checked(*features: Feature) -> tuple[Feature, ...]:
     """``features``, as a catalog may hold them.
 
     Raises:
-        ValueError: one whose name is no column name or another's, that does not say what it is, or
-            that is made of what its table does not see.
+        ValueError: one whose name is no column name or another's, that does not say what it is,
+            that is made of what its table does not see, or that is not the lag it says it is;
+            channels of unequal length.
     """
-    names: set[str] = set()
+    before: dict[str, Feature] = {}
     for feature in features:
         name = feature.name
         if not _NAME.fullmatch(name) or name in _RESERVED:
@@ -102,9 +132,10 @@ def checked(*features: Feature) -> tuple[Feature, ...]:
                 f"feature name {name!r}: accepted are lower-case words joined by _, not {taken}"
             )
             raise ValueError(message)
-        if name in names:
+        if name in before:
             raise ValueError(f"feature {name} is in the catalog more than once")
-        names.add(name)
+        _refuse_other_lags(feature, before)
+        before[name] = feature
         if not feature.unit.strip() or not feature.description.strip():
             raise ValueError(f"feature {name} has no unit or no description; both are needed")
         if not 1 <= feature.window <= feature.warmup + 1:
@@ -114,4 +145,29 @@ def checked(*features: Feature) -> tuple[Feature, ...]:
         if strange := {each.name for each in columns_of([feature.term])} - set(seen):
             message = f"feature {name} is made of {', '.join(sorted(strange))}"
             raise ValueError(f"{message}; {feature.table} sees {', '.join(seen)}")
+    _refuse_holed_channels(features)
     return features
+
+
+def _refuse_other_lags(feature: Feature, before: Mapping[str, Feature]) -> None:
+    if feature.lag_of is None:
+        return
+    name, steps = feature.lag_of
+    of = before.get(name)
+    if of is None or not of.model_input or steps < 1 or feature.term is not of.term.lag(steps):
+        message = f"feature {feature.name} is no {name} of {steps} rows before"
+        raise ValueError(f"{message}; accepted are the lags of a model input that stands before it")
+
+
+def _refuse_holed_channels(features: Iterable[Feature]) -> None:
+    """A model of windows reads as many rows of every channel, each row of it."""
+    found: dict[str, list[int]] = {}
+    for feature in features:
+        if feature.lag_of is not None:
+            found.setdefault(feature.lag_of[0], []).append(feature.lag_of[1])
+    longest = max((max(steps) for steps in found.values()), default=0)
+    for name, steps in found.items():
+        if sorted(steps) != list(range(1, longest + 1)):
+            there = ", ".join(map(str, sorted(steps)))
+            message = f"feature {name} has the lags {there}; accepted are 1 to {longest}"
+            raise ValueError(f"{message}, as of every channel")

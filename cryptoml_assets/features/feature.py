@@ -51,6 +51,8 @@ class Feature:
         description: Meaning, with the source of the formula where there is one.
         model_input: Whether models are trained on it. Levels (a price, a volume) are served for
             people and other consumers; models get stationary quantities.
+        lag_of: The feature whose value this one is, and how many rows earlier: one step of a
+            channel that models of windows read. None where it is no lag.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Feature:
     unit: str
     description: str
     model_input: bool = False
+    lag_of: tuple[str, int] | None = None
 
     @property
     def warmup(self) -> int:

@@ -13,7 +13,8 @@ from feast import FeatureService, FeatureStore, FeatureView, RepoConfig
 
 from cryptoml_assets.errors import FeatureStoreError
 from cryptoml_assets.features import views
-from cryptoml_assets.features.catalog import FEATURES, TTL
+from cryptoml_assets.features.catalog import TTL, features_of
+from cryptoml_assets.features.feature import TABLES
 from cryptoml_serving.contract.feature_store import FORMULA_TAG
 from cryptoml_serving.contract.registry import FEATURE_SERVICE_PREFIX
 from cryptoml_serving.contract.stores import Stores
@@ -53,7 +54,7 @@ def answering(stores: Stores) -> Iterator[None]:
 
 
 def register(store: FeatureStore, lake_uri: str, now: datetime) -> bool:
-    """Make the registry hold the catalog's views and service; whether it had to be changed.
+    """Make the registry hold the catalog's views and services; whether it had to be changed.
 
     Feature services of models whose formulas the views no longer hold are removed, so that no
     reader takes the values of one formula for those of another. A changed view carries one
@@ -62,17 +63,17 @@ def register(store: FeatureStore, lake_uri: str, now: datetime) -> bool:
     """
     price = views.view("price_features", lake_uri)
     onchain = views.view("onchain_features", lake_uri)
-    service = views.return_service(price, onchain)
+    wanted = views.return_services(price, onchain)
     services = {each.name: each for each in store.list_feature_services()}
     changed = False
-    if services.get(service.name) != service or not all(
+    if any(services.get(each.name) != each for each in wanted) or not all(
         _registered(store, each) for each in (price, onchain)
     ):
         for each in (price, onchain):
             each.materialization_intervals = [(now - TTL, now)]
         # Feast prints its progress to standard output, which belongs to the command that runs us.
         with contextlib.redirect_stdout(io.StringIO()) as printed:
-            store.apply([views.crypto_symbol(), price, onchain, service])
+            store.apply([views.crypto_symbol(), price, onchain, *wanted])
         _log.debug("%s", printed.getvalue())
         changed = True
     for each in services.values():
@@ -92,7 +93,9 @@ def _registered(store: FeatureStore, wanted: FeatureView) -> bool:
 
 def _held(service: FeatureService) -> bool:
     """Whether the catalog computes every feature of ``service`` by the formula it was made of."""
-    formulas = {(each.table, each.name): each.term.digest for each in FEATURES}
+    formulas = {
+        (table, each.name): each.term.digest for table in TABLES for each in features_of(table)
+    }
     return all(
         formulas.get((projection.name, each.name)) == each.tags.get(FORMULA_TAG)
         for projection in service.feature_view_projections

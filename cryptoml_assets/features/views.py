@@ -1,18 +1,14 @@
-"""The catalog as Feast objects: one entity, a view per feature table, a service for the models."""
+"""The catalog as Feast objects: an entity, a view of each table, services of model inputs."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, PushSource, ValueType
 from feast.data_format import DeltaFormat
 from feast.types import Float64, String
 
-from cryptoml_assets.features.catalog import (
-    FEATURES,
-    TTL,
-    features_of,
-    model_features,
-    version_of,
-)
+from cryptoml_assets.features.catalog import TTL, features_of, input_sets, version_of
 from cryptoml_assets.features.feature import Feature, Table
 from cryptoml_assets.features.service import return_service_name
 from cryptoml_serving.contract.feature_store import FORMULA_TAG, JOIN_KEY
@@ -59,20 +55,22 @@ def view(table: Table, lake_uri: str) -> FeatureView:
     )
 
 
-def return_service(price: FeatureView, onchain: FeatureView) -> FeatureService:
-    """The inputs of the return models, in the order their bundles hold them."""
-    inputs = model_features()
+def return_services(price: FeatureView, onchain: FeatureView) -> tuple[FeatureService, ...]:
+    """A service of each set of inputs that models of the return read, in their bundles' order."""
+    return tuple(_return_service(inputs, (price, onchain)) for inputs in input_sets())
+
+
+def _return_service(inputs: Sequence[Feature], views: Sequence[FeatureView]) -> FeatureService:
+    names = {each.name for each in inputs}
+    lags = sum(each.lag_of is not None for each in inputs)
+    read = "a window of bars" if lags else "one bar"
     return FeatureService(
-        name=return_service_name(),
-        description="Inputs of the models that predict the return over the horizon.",
+        name=return_service_name(inputs),
+        description=f"Inputs of the models that predict the return over the horizon from {read}.",
         features=[
-            each[[field.name for field in each.features if field.name in inputs]]
-            for each in (price, onchain)
+            each[[field.name for field in each.features if field.name in names]] for each in views
         ],
-        tags={
-            "inputs": str(len(inputs)),
-            "sources": _sources([each for each in FEATURES if each.model_input]),
-        },
+        tags={"inputs": str(len(inputs)), "lags": str(lags), "sources": _sources(inputs)},
     )
 
 
@@ -91,5 +89,5 @@ def _field(feature: Feature) -> Field:
     )
 
 
-def _sources(features: list[Feature] | tuple[Feature, ...]) -> str:
+def _sources(features: Sequence[Feature]) -> str:
     return ",".join(sorted({table for each in features for table in each.sources}))

@@ -1,37 +1,54 @@
 """Assets of the models room: candidates for serving, each a registered version of one model."""
 
+import hashlib
 import tempfile
-from collections.abc import Mapping
-from dataclasses import fields
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import polars as pl
 
-from cryptoml_assets.features.catalog import FEATURES
-from cryptoml_assets.features.service import return_service_name
-from cryptoml_assets.models.provenance import git_commit
+from cryptoml_assets.errors import UnsafeFolderError
+from cryptoml_assets.models.compilation import CACHE_FOLDER, use_compilation_cache
+from cryptoml_assets.models.options import Layout
+from cryptoml_assets.models.planning import resource_tags, tasks
+from cryptoml_assets.models.provenance import triggered_by
+from cryptoml_assets.models.resources import (
+    check_fits,
+    cores,
+    gpu_memory,
+    memory_limit,
+    training_request,
+    workload,
+)
 from cryptoml_assets.models.task import Task, TrainingConfig, input_digest
 from cryptoml_assets.plots import figure_metadata
 from cryptoml_assets.resources.io_manager import LakeIOManager
 from cryptoml_assets.resources.tracker import Tracker
 from cryptoml_assets.settings import Settings, settings
 from cryptoml_assets.tables import described_columns, markdown_table
-from cryptoml_serving.contract.bundle import FeatureSpec
 from cryptoml_serving.contract.registry import (
     DIGEST_TAG,
     FAMILY_TAG,
     INPUT_TAG,
     SOURCE_TAG,
+    TRIGGER_TAG,
 )
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from cryptoml_assets.models.candidates import Trained
+    from cryptoml_assets.models.checkpoints import Checkpoints
 
-_FAMILY = "mlp"
+#: Below the home: checkpoints of trainings, and which layout was measured to be faster.
+_CHECKPOINTS, _LAYOUTS = "checkpoints", "layouts.json"
+#: Age past which the checkpoints of a training that nobody went on with are removed.
+_FORGOTTEN = timedelta(days=7)
 _NAMES = {
     "family": "kind of model",
     "model_name": "registered model",
@@ -49,6 +66,8 @@ _HEADLINES = {
     "accuracy": "share of directions told right",
     "coverage": "share of labels inside the 90 % interval",
 }
+#: Settings that say how rows are cut into parts, and what trades cost.
+_SPLIT = {"test_share", "embargo", "folds", "fold_window", "fee_bps", "slippage_bps"}
 _TYPES = dict.fromkeys(_NAMES, pl.String()) | dict.fromkeys(_HEADLINES, pl.Float64())
 
 
@@ -60,6 +79,7 @@ _TYPES = dict.fromkeys(_NAMES, pl.String()) | dict.fromkeys(_HEADLINES, pl.Float
     code_version="1",
     io_manager_key="lake",
     metadata=described_columns(_TYPES, _NAMES | _HEADLINES, ("family",)),
+    op_tags=resource_tags(settings()),
 )
 def candidate_models(
     context: dg.AssetExecutionContext, lake: dg.ResourceParam[LakeIOManager], tracker: Tracker
@@ -67,109 +87,195 @@ def candidate_models(
     """Trained, calibrated and registered models that ask to be approved.
 
     One row per model family: its registered version, the digest of its bundle, and its headline
-    figures out of sample. Where rows, settings, code and libraries are those of the newest
-    registered version, that version stands again and nothing is trained.
+    figures in the newest walk-forward fold. Where rows, settings, code and libraries of a family
+    are those of its newest registered version, that version stands again and nothing is trained.
     """
     from cryptoml_assets.models.registration import newest_version  # noqa: PLC0415
 
     # Read at a pinned version, so that the manifest names the very rows the model learnt from.
-    table_version = lake.lake.version("training_set")
+    configured, table_version = settings(), lake.lake.version("training_set")
     rows = lake.lake.scan("training_set", version=table_version).collect()
-    task = _task(settings(), table_version)
-    inputs = input_digest(rows, task)
-    newest = newest_version(tracker.client(), task.model_name, task.family)
-    if newest is not None and newest.tags.get(INPUT_TAG) == inputs:
-        context.log.info("version %s was trained on all the same: reused", newest.version)
-        return _result(tracker, newest, reused=True)
-    return _train(context, tracker, task, rows, inputs)
+    wanted: dict[str, Task] = {task.family: task for task in tasks(configured, table_version)}
+    inputs = {family: input_digest(rows, task) for family, task in wanted.items()}
+    versions: dict[str, Any] = {}
+    for family, task in wanted.items():
+        newest = newest_version(tracker.client(), task.model_name, family)
+        if newest is not None and newest.tags.get(INPUT_TAG) == inputs[family]:
+            context.log.info(
+                "%s: version %s was trained on all the same: reused", family, newest.version
+            )
+            versions[family] = newest
+    missing = [task for family, task in wanted.items() if family not in versions]
+    learnt: dict[str, Trained] = {}
+    if missing:
+        session = _Session(context, tracker, rows, inputs, configured)
+        session.prepare(missing)
+        with tempfile.TemporaryDirectory() as work:
+            # All are trained before any is registered: a family that fails leaves nothing behind.
+            learnt = {task.family: session.train(task, Path(work, task.family)) for task in missing}
+            for task in missing:
+                trained, folder = learnt[task.family], Path(work, task.family)
+                versions[task.family] = session.register(task, trained, folder)
+    return _result(tracker, {family: versions[family] for family in wanted}, learnt)
 
 
-def _train(
-    context: dg.AssetExecutionContext, tracker: Tracker, task: Task, rows: pl.DataFrame, inputs: str
-) -> dg.MaterializeResult[pl.DataFrame]:
-    from cryptoml_assets.models.candidates import train_candidate  # noqa: PLC0415
-    from cryptoml_assets.models.registration import Candidate, register  # noqa: PLC0415
+@dataclass
+class _Session:
+    """The trainings of one run.
 
-    with tempfile.TemporaryDirectory() as work:
-        trained = train_candidate(rows, task, Path(work, "bundle"), log=context.log.info)
+    Attributes:
+        context: of the run.
+        tracker: where candidates are registered.
+        rows: the training set.
+        inputs: digest of all that decides a candidate's numbers, by family.
+        configured: the settings.
+        vectorised: the layout, once prepared.
+    """
+
+    context: dg.AssetExecutionContext
+    tracker: Tracker
+    rows: pl.DataFrame
+    inputs: Mapping[str, str]
+    configured: Settings
+    vectorised: bool = False
+
+    def prepare(self, missing: Sequence[Task]) -> None:
+        """Tell the layout, and refuse what cannot be trained before anything starts.
+
+        Without a folder that is ours alone nothing compiled is kept, which costs time only.
+
+        Raises:
+            TrainingResourcesError: more memory than there is.
+        """
+        import jax  # noqa: PLC0415
+
+        from cryptoml_assets.models.checkpoints import forget_old  # noqa: PLC0415
+        from cryptoml_assets.models.layout import is_vectorised  # noqa: PLC0415
+
+        home = self.configured.home_path
+        try:
+            use_compilation_cache(home / CACHE_FOLDER)
+        except UnsafeFolderError as error:
+            self.context.log.warning("compiling anew, nothing kept: %s", error)
+        forget_old(home / _CHECKPOINTS, _FORGOTTEN, time.time())
+        known, log = home / _LAYOUTS, self.context.log.info
+        self.vectorised = is_vectorised(self.configured.layout, known, log)
+        gpus = jax.device_count() if jax.default_backend() == "gpu" else 0
+        limit = memory_limit(self.configured.training_memory_gib)
+        for task in missing:
+            load = workload(task, self.rows.height, gpus=gpus)
+            load = replace(load, vectorised=self.vectorised)
+            check_fits(training_request(load, threads=cores()), limit, gpu_memory())
+
+    def train(self, task: Task, folder: Path) -> "Trained":
+        """Train one family into a new folder, or go on where a killed training stopped."""
+        from cryptoml_assets.models.candidates import train_candidate  # noqa: PLC0415
+
+        def log(line: str) -> None:
+            self.context.log.info("%s: %s", task.family, line)
+
+        folder.mkdir()
+        trained = train_candidate(
+            self.rows,
+            task,
+            folder / "bundle",
+            log=log,
+            vectorised=self.vectorised,
+            checkpoints=self._checkpoints(task, log),
+        )
         if trained.unseen:
             names = ", ".join(trained.unseen)
-            context.log.warning("too few changes of value to learn from: %s", names)
-        plots = _plots(trained)
+            self.context.log.warning(
+                "%s: too few changes of value to learn from: %s", task.family, names
+            )
+        return trained
+
+    def register(self, task: Task, trained: "Trained", folder: Path) -> Any:
+        """Record what a training left behind, register it, and forget its checkpoints."""
+        from cryptoml_assets.models.record import write_record  # noqa: PLC0415
+        from cryptoml_assets.models.registration import Candidate, register  # noqa: PLC0415
+
+        asked = triggered_by(self.context.run.tags)
+        upstream = _upstream_versions(self.context.instance, task.lake_versions["training_set"])
         candidate = Candidate(
-            folder=trained.folder,
-            digest=trained.digest,
-            inputs=inputs,
-            manifest=trained.manifest,
-            parameters=_parameters(settings()),
-            tags=_upstream_versions(context.instance, task.lake_versions["training_set"]),
-            history=trained.history,
-            predictions=trained.predictions,
-            figures={f"{name}.png": figure for name, figure in plots.items()},
-            training_set=rows,
+            trained=trained,
+            inputs=self.inputs[task.family],
+            record=write_record(_laid_out(task, trained), self.rows, triggered_by=asked),
+            parameters=_parameters(self.configured),
+            tags={TRIGGER_TAG: asked, **upstream},
+            figures={f"{name}.png": figure for name, figure in _plots(trained).items()},
+            training_set=self.rows,
         )
-        with tracker.run(context, task.family) as run:
-            version = register(tracker.client(), run.info.run_id, candidate, Path(work))
-    return _result(tracker, version, reused=False, plots=plots)
+        with self.tracker.run(self.context, task.family) as run:
+            version = register(self.tracker.client(), run.info.run_id, candidate, folder)
+        self._checkpoints(task, self.context.log.info).clear()
+        return version
+
+    def _checkpoints(self, task: Task, log: Callable[[str], None]) -> "Checkpoints":
+        """Those of this very training, on such a machine and in this layout."""
+        from cryptoml_assets.models.checkpoints import Checkpoints  # noqa: PLC0415
+        from cryptoml_assets.models.record import environment  # noqa: PLC0415
+
+        decides = (self.inputs[task.family], self.vectorised, sorted(asdict(environment()).items()))
+        name = hashlib.sha256(repr(decides).encode()).hexdigest()
+        folder = self.configured.home_path / _CHECKPOINTS / name
+        return Checkpoints(folder, self.configured.checkpoint_interval, log)
+
+
+def _laid_out(task: Task, trained: "Trained") -> Task:
+    """The task with the layout that was really used: the last bits of a model depend on it."""
+    layout: Layout = "vectorised" if trained.vectorised else "loop"
+    return replace(task, training=replace(task.training, layout=layout))
 
 
 def _result(
-    tracker: Tracker, version: Any, *, reused: bool, plots: "Mapping[str, Figure] | None" = None
+    tracker: Tracker, versions: Mapping[str, Any], learnt: "Mapping[str, Trained]"
 ) -> dg.MaterializeResult[pl.DataFrame]:
-    """The row and metadata of a registered version, as the tracker has them."""
+    """A row for each registered version, as the tracker has it, and what was drawn of new ones."""
     from cryptoml_assets.models.registration import out_of_sample_figures  # noqa: PLC0415
 
-    run = tracker.client().get_run(version.run_id)
-    figures = out_of_sample_figures(run)
-    row = {
-        "family": version.tags[FAMILY_TAG],
-        "model_name": version.name,
-        "model_version": str(version.version),
-        "run_id": version.run_id,
-        "bundle_digest": version.tags[DIGEST_TAG],
-        **{name: figures[name] for name in _HEADLINES},
+    runs = {name: tracker.client().get_run(each.run_id) for name, each in versions.items()}
+    figures = {name: out_of_sample_figures(run) for name, run in runs.items()}
+    rows = [
+        {
+            "family": version.tags[FAMILY_TAG],
+            "model_name": version.name,
+            "model_version": str(version.version),
+            "run_id": version.run_id,
+            "bundle_digest": version.tags[DIGEST_TAG],
+            **{name: figures[family][name] for name in _HEADLINES},
+        }
+        for family, version in versions.items()
+    ]
+    plots = {
+        f"{name}_{family}": figure_metadata(figure)
+        for family, trained in learnt.items()
+        for name, figure in _plots(trained).items()
     }
     return dg.MaterializeResult(
-        value=pl.DataFrame([row], schema=_TYPES),
+        value=pl.DataFrame(rows, schema=_TYPES),
         metadata={
-            "model_version": row["model_version"],
-            "bundle_digest": row["bundle_digest"],
-            "reused": reused,
-            "source": version.tags[SOURCE_TAG],
-            "git_commit": run.data.tags["git_commit"],
-            "figures": dg.MetadataValue.md(
-                markdown_table(("figure", "out of sample"), sorted(figures.items()))
-            ),
-            **{name: figure_metadata(figure) for name, figure in (plots or {}).items()},
+            "families": len(rows),
+            "trained": list(learnt),
+            "reused": [family for family in versions if family not in learnt],
+            "source": sorted({version.tags[SOURCE_TAG] for version in versions.values()}),
+            "git_commit": sorted({run.data.tags["git_commit"] for run in runs.values()}),
+            "figures": dg.MetadataValue.md(_figures_table(figures)),
+            **plots,
         },
     )
 
 
-def _task(configured: Settings, training_set_version: int) -> Task:
-    return Task(
-        model_name=configured.model_name,
-        family=_FAMILY,
-        horizon=configured.horizon,
-        bar=configured.bar,
-        features=tuple(
-            FeatureSpec(name=feature.name, view=feature.table)
-            for feature in FEATURES
-            if feature.model_input
-        ),
-        feature_service=return_service_name(),
-        test_share=configured.test_share,
-        embargo=configured.embargo,
-        training=TrainingConfig(
-            **{field.name: getattr(configured, field.name) for field in fields(TrainingConfig)}
-        ),
-        lake_versions={"training_set": training_set_version},
-        git_commit=git_commit(),
-    )
+def _figures_table(figures: Mapping[str, Mapping[str, float]]) -> str:
+    """Every figure of the newest fold, a column for each family."""
+    names = sorted(set().union(*figures.values()))
+    rows = [(name, *(each.get(name, "") for each in figures.values())) for name in names]
+    return markdown_table(("figure", *figures), rows)
 
 
 def _parameters(configured: Settings) -> dict[str, Any]:
     """The settings a candidate was trained with, spelled as in the environment."""
-    names = {field.name for field in fields(TrainingConfig)} | {"test_share", "embargo"}
+    names = {field.name for field in fields(TrainingConfig)} | _SPLIT
     return configured.model_dump(mode="json", include=names)
 
 
@@ -188,7 +294,8 @@ def _upstream_versions(instance: dg.DagsterInstance, training_set_version: int) 
 def _plots(trained: "Trained") -> "dict[str, Figure]":
     from cryptoml_assets.models import figures  # noqa: PLC0415
 
-    return {
-        "learning_curve": figures.learning_curve(trained.history),
-        "calibration": figures.calibration_plot(trained.test, trained.answers),
-    }
+    newest = trained.folds[-1]
+    plots = {"calibration": figures.calibration_plot(newest.rows, newest.answers)}
+    if trained.history:
+        plots["learning_curve"] = figures.learning_curve(trained.history)
+    return plots

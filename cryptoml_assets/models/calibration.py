@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cryptoml_assets.errors import TrainingDataError
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -28,8 +30,8 @@ class Calibration:
         base_rate: share of training labels above zero.
         centre: mean raw location over the training rows, log return.
         slope: how much of the raw location's deviation from ``centre`` is believed, 0 to 1.
-        lean_centre: mean of raw location / scale over the training rows.
-        steepness: log odds of an up move per unit of that ratio, 0 or more.
+        lean_centre: mean lean over the training rows: raw location / scale, or log odds.
+        steepness: log odds of an up move per unit of lean, 0 or more.
         interval_factor: half the 90 % interval's width, in raw scales.
     """
 
@@ -59,6 +61,8 @@ def calibrate(
     scale: NDArray[np.float64],
     labels: NDArray[np.float64],
     held_out: NDArray[np.bool_],
+    *,
+    lean: NDArray[np.float64] | None = None,
 ) -> Calibration:
     """Fit on the calibration rows, around the base rates of all training rows.
 
@@ -67,9 +71,20 @@ def calibrate(
         scale: raw scale of each training row, shape (n,).
         labels: shape (n,), log return.
         held_out: mask of shape (n,) of the calibration rows, unseen by the networks.
+        lean: what the log odds of an up move follow, shape (n,); location / scale where none is
+            given.
+
+    Raises:
+        TrainingDataError: labels all of one sign.
     """
-    lean = location / scale
+    lean = location / scale if lean is None else lean
     base_mean, base_rate = float(labels.mean()), float((labels > 0).mean())
+    if base_rate in {0.0, 1.0}:
+        message = (
+            f"{base_rate:.0%} of the {len(labels)} labels before the test part are above zero: "
+            "there is no direction to learn"
+        )
+        raise TrainingDataError(message)
     centre, lean_centre = float(location.mean()), float(lean.mean())
     slope = _slope(location[held_out] - centre, labels[held_out] - base_mean)
     logit = np.log(base_rate / (1 - base_rate))

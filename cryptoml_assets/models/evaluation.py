@@ -1,30 +1,36 @@
-"""Out-of-sample figures of a bundle's four outputs against base rates known before the test.
-
-Labels overlap in time and symbols move together, so no figure's significance may count rows. Every
-p-value comes from a moving-block bootstrap that draws blocks of consecutive instants with all their
-symbols, blocks at least twice as long as the horizon.
-"""
+"""Out-of-sample figures of a bundle's four outputs against base rates known before the test."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from cryptoml_assets.errors import TrainingDataError
 from cryptoml_assets.models import student
+from cryptoml_assets.models.significance import (
+    bootstrap_interval,
+    bootstrap_means,
+    bootstrap_p_value,
+    overlap_block,
+    regime_block,
+)
+from cryptoml_assets.models.strategy import trade
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from cryptoml_assets.models.rows import Rows
+    from cryptoml_assets.models.strategy import Costs
 
-_DRAWS = 2000
+#: What a model can claim to tell better than the past's frequencies do.
+Claim = Literal["direction", "distribution"]
+#: Claim → the loss that measures it, an attribute of `RowScores`; its figure ends in ``_skill``.
+CLAIM_LOSS: dict[Claim, str] = {"direction": "log_loss", "distribution": "crps"}
 _CLIP = 1e-6
-_DAY = np.timedelta64(1, "D")
 
 
 @dataclass(frozen=True)
@@ -43,8 +49,35 @@ class Baseline:
 
 
 @dataclass(frozen=True)
+class Answered:
+    """One fold's out-of-sample rows and a model's answers to them.
+
+    Attributes:
+        rows: in order of time.
+        answers: the bundle's outputs for them, each of shape (n,).
+        base: what was known before the fold.
+        regimes: shape (n,), int8, how calm the market was at each row, as `coverage.regimes` gives
+            it; none where nobody asked.
+    """
+
+    rows: Rows
+    answers: Mapping[str, NDArray[np.float32]]
+    base: Baseline
+    regimes: NDArray[np.int8] | None = None
+
+    def __post_init__(self) -> None:
+        given = dict(self.answers) | ({} if self.regimes is None else {"regimes": self.regimes})
+        for name, values in given.items():
+            if values.shape != (len(self.rows),):
+                message = f"{name} has shape {values.shape}: one value for each of {len(self.rows)}"
+                raise ValueError(f"{message} rows")
+
+
+@dataclass(frozen=True)
 class RowScores:
-    """Gain of each row over the baseline, shape (n,); above zero is better than the baseline.
+    """Losses of each row, or what they gain over the baseline's, shape (n,).
+
+    A gain above zero is better than the baseline.
 
     Attributes:
         log_loss: of the probability of an up move, nats.
@@ -70,179 +103,194 @@ def baseline(labels: NDArray[np.float64]) -> Baseline:
     return Baseline(labels, rate, float(labels.mean()))
 
 
+def row_losses(
+    labels: NDArray[np.float64], answers: Mapping[str, NDArray[np.float32]]
+) -> RowScores:
+    """Loss of each row's answer."""
+    up, probability = labels > 0, _output(answers, "probability_up")
+    return RowScores(
+        log_loss=_log_loss(probability, up),
+        brier=(probability - up) ** 2,
+        crps=student.crps(labels, _output(answers, "expected_return"), predicted_scale(answers)),
+    )
+
+
 def row_scores(
     labels: NDArray[np.float64], answers: Mapping[str, NDArray[np.float32]], base: Baseline
 ) -> RowScores:
-    """Score each row's answer and the baseline's, and take the difference."""
-    up = labels > 0
-    probability = _probability(answers)
-    location, scale = _distribution(answers)
-    model_crps = student.crps(labels, location, scale)
+    """Gain of each row's answer over the baseline's."""
+    up, losses = labels > 0, row_losses(labels, answers)
     return RowScores(
-        log_loss=_log_loss(np.full(len(up), base.rate), up) - _log_loss(probability, up),
-        brier=(base.rate - up) ** 2 - (probability - up) ** 2,
-        crps=student.empirical_crps(labels, base.labels) - model_crps,
+        log_loss=_log_loss(np.full(len(up), base.rate), up) - losses.log_loss,
+        brier=(base.rate - up) ** 2 - losses.brier,
+        crps=student.empirical_crps(labels, base.labels) - losses.crps,
     )
+
+
+def pooled_scores(parts: Sequence[Answered]) -> RowScores:
+    """Gains of every fold's rows, each over its own fold's baseline, one after another."""
+    return _pooled([row_scores(part.rows.labels, part.answers, part.base) for part in parts])
+
+
+def pooled_losses(parts: Sequence[Answered]) -> RowScores:
+    """Losses of every fold's rows, one after another."""
+    return _pooled([row_losses(part.rows.labels, part.answers) for part in parts])
+
+
+def claim_skill(parts: Sequence[Answered], claim: Claim) -> float:
+    """Share of the baseline's loss that a model saves over all rows of some folds, by its claim."""
+    gains: NDArray[np.float64] = getattr(pooled_scores(parts), CLAIM_LOSS[claim])
+    return _skill(gains, claim_losses(parts, claim))
+
+
+def claim_losses(parts: Sequence[Answered], claim: Claim) -> NDArray[np.float64]:
+    """Loss of every fold's rows, one after another, by what the model claims."""
+    losses: NDArray[np.float64] = getattr(pooled_losses(parts), CLAIM_LOSS[claim])
+    return losses
 
 
 def evaluate(
-    rows: Rows,
-    answers: Mapping[str, NDArray[np.float32]],
-    base: Baseline,
-    *,
-    horizon: np.timedelta64,
-    seed: int,
+    parts: Sequence[Answered], *, horizon: np.timedelta64, seed: int, costs: Costs
 ) -> dict[str, float]:
-    """Every figure of an out-of-sample part.
+    """Every figure of one fold, or of several folds pooled.
 
     Args:
-        rows: the part, in order of time.
-        answers: the bundle's outputs for its rows, each of shape (n,).
-        base: what was known before.
+        parts: the folds, oldest first; each row is scored against its own fold's baseline.
         horizon: reach of a label.
         seed: of the bootstrap.
+        costs: of the strategy's trades.
 
     Returns:
         Figures by name. ``*_skill`` is the share of the baseline's loss that the model saves;
-        ``*_p_value`` is one-sided, small where the gain is unlikely to be luck.
+        ``*_p_value`` is one-sided, small where the gain is unlikely to be luck; ``accuracy_lower``
+        and ``accuracy_upper`` hold the accuracy with 95 % confidence, and are 0 and 1 where there
+        are too few rows to say; the strategy's are those of `strategy.Track.figures`.
     """
-    scores = row_scores(rows.labels, answers, base)
+    if not parts:
+        message = "parts=(): figures need the rows of at least one fold"
+        raise ValueError(message)
+    pool, losses, gains = _Pool.of(parts), pooled_losses(parts), pooled_scores(parts)
     return {
-        "test_rows": float(len(rows)),
-        **_direction_figures(rows.labels > 0, _probability(answers), scores, base),
-        **_return_figures(rows.labels, answers, scores, base),
-        **_p_values(rows, _probability(answers), scores, horizon, seed),
-        "coverage_error": _coverage_error(rows, answers, horizon, seed),
+        "test_rows": float(len(pool.labels)),
+        **_direction_figures(pool, losses, gains),
+        **_return_figures(pool, losses, gains),
+        **_sampling_figures(pool, gains, horizon, seed),
+        **trade(parts, horizon=horizon, costs=costs).figures(),
     }
 
 
-def _direction_figures(
-    up: NDArray[np.bool_], probability: NDArray[np.float64], scores: RowScores, base: Baseline
-) -> dict[str, float]:
-    log_loss, brier = _log_loss(probability, up), (probability - up) ** 2
+@dataclass(frozen=True)
+class _Pool:
+    """Rows of all folds one after another, each of shape (n,), with what is scored of them."""
+
+    events: NDArray[np.datetime64]
+    labels: NDArray[np.float64]
+    probability: NDArray[np.float64]
+    expected: NDArray[np.float64]
+    width: NDArray[np.float64]
+    covered: NDArray[np.float64]
+    lean: NDArray[np.float64]
+    base_rate: NDArray[np.float64]
+    base_mean: NDArray[np.float64]
+
+    @property
+    def up(self) -> NDArray[np.bool_]:
+        return self.labels > 0
+
+    @classmethod
+    def of(cls, parts: Sequence[Answered]) -> _Pool:
+        columns = [_columns(part) for part in parts]
+        return cls(**{name: np.concatenate([c[name] for c in columns]) for name in columns[0]})
+
+
+def _columns(part: Answered) -> dict[str, NDArray[np.generic]]:
+    """The columns of `_Pool` for one fold."""
+    labels, answers = part.rows.labels, part.answers
+    probability = _output(answers, "probability_up")
     return {
-        "base_rate": base.rate,
-        "up_share": float(up.mean()),
-        "accuracy": float(((probability > 0.5) == up).mean()),  # noqa: PLR2004 - even odds
-        "auc": area_under_curve(probability, up),
-        "log_loss": float(log_loss.mean()),
-        "log_loss_skill": _skill(scores.log_loss, log_loss),
-        "brier": float(brier.mean()),
-        "brier_skill": _skill(scores.brier, brier),
+        "events": part.rows.events,
+        "labels": labels,
+        "probability": probability,
+        "expected": _output(answers, "expected_return"),
+        "width": _output(answers, "upper") - _output(answers, "lower"),
+        "covered": covered(labels, answers),
+        # A product demeaned in each fold gains nothing from a market that drifts the way the
+        # model leans.
+        "lean": _deviation(probability) * _deviation((labels > 0).astype(np.float64)),
+        "base_rate": np.full(len(labels), part.base.rate),
+        "base_mean": np.full(len(labels), part.base.mean),
     }
 
 
-def _return_figures(
-    labels: NDArray[np.float64],
-    answers: Mapping[str, NDArray[np.float32]],
-    scores: RowScores,
-    base: Baseline,
-) -> dict[str, float]:
-    expected, lower, upper = (
-        np.asarray(answers[name], np.float64) for name in ("expected_return", "lower", "upper")
-    )
-    errors, base_errors = (labels - expected) ** 2, (labels - base.mean) ** 2
-    crps = student.crps(labels, *_distribution(answers))
+def _direction_figures(pool: _Pool, losses: RowScores, gains: RowScores) -> dict[str, float]:
     return {
-        "information_coefficient": correlation(expected, labels),
+        "base_rate": float(pool.base_rate.mean()),
+        "up_share": float(pool.up.mean()),
+        "accuracy": float(_right(pool).mean()),
+        "auc": area_under_curve(pool.probability, pool.up),
+        "log_loss": float(losses.log_loss.mean()),
+        "log_loss_skill": _skill(gains.log_loss, losses.log_loss),
+        "brier": float(losses.brier.mean()),
+        "brier_skill": _skill(gains.brier, losses.brier),
+    }
+
+
+def _return_figures(pool: _Pool, losses: RowScores, gains: RowScores) -> dict[str, float]:
+    errors = (pool.labels - pool.expected) ** 2
+    base_errors = (pool.labels - pool.base_mean) ** 2
+    return {
+        "information_coefficient": correlation(pool.expected, pool.labels),
         "mse": float(errors.mean()),
         "r2": 1.0 - float(errors.sum() / base_errors.sum()),
-        "crps": float(crps.mean()),
-        "crps_skill": _skill(scores.crps, crps),
-        "coverage": float(_covered(labels, answers).mean()),
-        "interval_width": float((upper - lower).mean()),
+        "crps": float(losses.crps.mean()),
+        "crps_skill": _skill(gains.crps, losses.crps),
+        "coverage": float(pool.covered.mean()),
+        "interval_width": float(pool.width.mean()),
     }
 
 
-def _p_values(
-    rows: Rows,
-    probability: NDArray[np.float64],
-    scores: RowScores,
-    horizon: np.timedelta64,
-    seed: int,
+def _sampling_figures(
+    pool: _Pool, gains: RowScores, horizon: np.timedelta64, seed: int
 ) -> dict[str, float]:
-    # A demeaned product gains nothing from a market that drifts the way the model leans.
-    lean = _deviation(probability) * _deviation((rows.labels > 0).astype(np.float64))
-    overlap, regime = 2 * horizon, _regime(horizon)
+    events, overlap, regime = pool.events, overlap_block(horizon), regime_block(horizon)
+    lower, upper = bootstrap_interval(events, _right(pool), overlap, seed) or (0.0, 1.0)
+    # 0, which allows nothing, where the sample cannot tell how far its coverage may be off.
+    coverages = bootstrap_means(events, pool.covered, regime, seed)
     return {
-        "direction_p_value": bootstrap_p_value(rows.events, lean, overlap, seed),
-        "log_loss_p_value": bootstrap_p_value(rows.events, scores.log_loss, overlap, seed),
-        "crps_p_value": bootstrap_p_value(rows.events, scores.crps, regime, seed),
+        "accuracy_lower": max(lower, 0.0),
+        "accuracy_upper": min(upper, 1.0),
+        "direction_p_value": bootstrap_p_value(events, pool.lean, overlap, seed),
+        "log_loss_p_value": bootstrap_p_value(events, gains.log_loss, overlap, seed),
+        "crps_p_value": bootstrap_p_value(events, gains.crps, regime, seed),
+        "coverage_error": 0.0 if coverages is None else float(coverages.std()),
     }
 
 
-def _coverage_error(
-    rows: Rows, answers: Mapping[str, NDArray[np.float32]], horizon: np.timedelta64, seed: int
-) -> float:
-    """Standard error of the coverage; 0, which allows nothing, where the sample cannot tell."""
-    means = bootstrap_means(rows.events, _covered(rows.labels, answers), _regime(horizon), seed)
-    return 0.0 if means is None else float(means.std())
+def _pooled(scores: Sequence[RowScores]) -> RowScores:
+    return RowScores(
+        log_loss=np.concatenate([score.log_loss for score in scores]),
+        brier=np.concatenate([score.brier for score in scores]),
+        crps=np.concatenate([score.crps for score in scores]),
+    )
 
 
-def _covered(
+def _right(pool: _Pool) -> NDArray[np.float64]:
+    """1 for each row whose direction was told right, else 0; even odds are told as down."""
+    right = (pool.probability > 0.5) == pool.up  # noqa: PLR2004 - even odds
+    return np.asarray(right, np.float64)
+
+
+def covered(
     labels: NDArray[np.float64], answers: Mapping[str, NDArray[np.float32]]
 ) -> NDArray[np.float64]:
     """1 for each row whose label lies in its interval, else 0."""
-    return ((labels >= answers["lower"]) & (labels <= answers["upper"])).astype(np.float64)
+    lower, upper = _output(answers, "lower"), _output(answers, "upper")
+    return np.asarray((labels >= lower) & (labels <= upper), np.float64)
 
 
-def _regime(horizon: np.timedelta64) -> np.timedelta64:
-    """Block length that spans calm and wild days, which alternate slower than labels overlap."""
-    return max(2 * horizon, _DAY)
-
-
-def bootstrap_p_value(
-    events: NDArray[np.datetime64],
-    gains: NDArray[np.float64],
-    block: np.timedelta64,
-    seed: int,
-    draws: int = _DRAWS,
-) -> float:
-    """One-sided p-value of "the mean gain is not above zero".
-
-    Args:
-        events: shape (n,), the instant of each row.
-        gains: shape (n,).
-        block: time a block spans.
-        seed: of the draws.
-        draws: how many.
-
-    Returns:
-        Between ``1 / (draws + 1)`` and 1; 1 where no row gains or loses anything, and where the
-        sample is shorter than two blocks, which is too short to tell.
-    """
-    drawn = bootstrap_means(events, gains, block, seed, draws)
-    if drawn is None or not gains.any():
-        return 1.0
-    # Centred on the draws' own mean: blocks underweight the sample's ends.
-    at_least = int((drawn - drawn.mean() >= gains.mean()).sum())
-    return (at_least + 1) / (draws + 1)
-
-
-def bootstrap_means(
-    events: NDArray[np.datetime64],
-    values: NDArray[np.float64],
-    block: np.timedelta64,
-    seed: int,
-    draws: int = _DRAWS,
-) -> NDArray[np.float64] | None:
-    """Means of redrawn samples, shape (draws,), or none where there are fewer than two blocks.
-
-    Moving-block bootstrap of Künsch (1989) over instants: each draw strings together blocks of
-    consecutive instants, all symbols with them, until it is as long as the sample.
-    """
-    instants, position = np.unique(events, return_inverse=True)
-    sums = np.asarray(np.bincount(position, values), np.float64)
-    counts = np.asarray(np.bincount(position), np.float64)
-    step = np.median(np.diff(instants)) if len(instants) > 1 else block
-    length = max(1, int(np.ceil(block / step)))
-    blocks = -(-len(instants) // length)
-    if blocks < 2:  # noqa: PLR2004 - fewer than two blocks
-        return None
-    block_sums, block_counts = (_window_sums(part, length) for part in (sums, counts))
-    starts = np.random.default_rng(seed).integers(0, len(block_sums), (draws, blocks))
-    means: NDArray[np.float64] = block_sums[starts].sum(axis=1) / block_counts[starts].sum(axis=1)
-    return means
+def predicted_scale(answers: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float64]:
+    """Scale of the Student t an answer stands for: its central 90 % is the interval."""
+    return (_output(answers, "upper") - _output(answers, "lower")) / (2 * student.QUANTILE_95)
 
 
 def area_under_curve(scores: NDArray[np.float64], up: NDArray[np.bool_]) -> float:
@@ -264,37 +312,21 @@ def correlation(left: NDArray[np.float64], right: NDArray[np.float64]) -> float:
     return float(np.corrcoef(left, right)[0, 1])
 
 
+def _skill(gains: NDArray[np.float64], losses: NDArray[np.float64]) -> float:
+    """Share of the baseline's loss saved: baseline loss = model loss + gain."""
+    return float(gains.sum() / (losses.sum() + gains.sum()))
+
+
 def _deviation(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Distance from the mean; exactly 0 where nothing varies, which a mean's rounding is not."""
     return values - values.mean() if np.ptp(values) > 0.0 else np.zeros_like(values)
 
 
-def _probability(answers: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float64]:
-    return np.asarray(answers["probability_up"], np.float64)
-
-
-def _distribution(
-    answers: Mapping[str, NDArray[np.float32]],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The distribution an answer stands for: a Student t whose central 90 % is the interval."""
-    lower, upper = (np.asarray(answers[name], np.float64) for name in ("lower", "upper"))
-    location = np.asarray(answers["expected_return"], np.float64)
-    return location, (upper - lower) / (2 * student.QUANTILE_95)
+def _output(answers: Mapping[str, NDArray[np.float32]], name: str) -> NDArray[np.float64]:
+    return np.asarray(answers[name], np.float64)
 
 
 def _log_loss(probability: NDArray[np.float64], up: NDArray[np.bool_]) -> NDArray[np.float64]:
     clipped = np.clip(probability, _CLIP, 1 - _CLIP)
     loss: NDArray[np.float64] = -np.log(np.where(up, clipped, 1 - clipped))
     return loss
-
-
-def _skill(gains: NDArray[np.float64], losses: NDArray[np.float64]) -> float:
-    """Share of the baseline's loss saved: baseline loss = model loss + gain."""
-    return float(gains.sum() / (losses.sum() + gains.sum()))
-
-
-def _window_sums(values: NDArray[np.float64], length: int) -> NDArray[np.float64]:
-    """Sum of every run of ``length`` consecutive values, shape (n - length + 1,)."""
-    totals = np.concatenate(([0.0], np.cumsum(values)))
-    sums: NDArray[np.float64] = totals[length:] - totals[:-length]
-    return sums

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 from jax import export
 
-from cryptoml_assets.models.predictor import predictor
+from cryptoml_assets.models.predictor import PRECISION, predict
 from cryptoml_serving.contract.bundle import Manifest, write_bundle
 
 if TYPE_CHECKING:
@@ -46,11 +47,10 @@ def lower(ensemble: Ensemble, calibration: Calibration) -> bytes:
     """The whole prediction as serialised StableHLO, for any number of rows."""
     (rows,) = export.symbolic_shape("rows")
     columns = len(ensemble.scaling.median)
-    # A GPU would otherwise multiply in TF32, and answer differently from the CPU.
-    with _without_source_locations(), jax.default_matmul_precision("highest"):
-        exported = export.export(jax.jit(predictor(ensemble, calibration)), platforms=PLATFORMS)(
-            jax.ShapeDtypeStruct((rows, columns), np.float32)
-        )
+    with _without_source_locations(), jax.default_matmul_precision(PRECISION):
+        exported = export.export(
+            jax.jit(partial(predict, ensemble, calibration)), platforms=PLATFORMS
+        )(jax.ShapeDtypeStruct((rows, columns), np.float32))
     return bytes(exported.serialize())
 
 

@@ -1,17 +1,30 @@
-"""Which code and which libraries a run is made of."""
+"""Which code and which libraries a run is made of, and who asked for it."""
 
 from __future__ import annotations
 
+import getpass
 import hashlib
 import importlib.metadata
+import os
 import subprocess
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _UNKNOWN = "unknown"
 #: What of the checkout can change a model.
 _CODE = ("cryptoml_assets", "cryptoml_serving", "feature_repo", "pyproject.toml")
 _PACKAGES = ("cryptoml_assets", "cryptoml_serving")
+#: Tags that Dagster gives a run, and what each says of who launched it; the first found counts.
+_TRIGGERS = {
+    "dagster/schedule_name": "schedule {}",
+    "dagster/sensor_name": "sensor {}",
+    "user": "user {}",
+    "dagster/backfill": "backfill {}",
+}
 _LIBRARIES = ("flax", "jax", "jaxlib", "numpy", "optax")
 
 
@@ -46,6 +59,26 @@ def code_digest() -> str:
 def library_versions() -> dict[str, str]:
     """Versions of what the numbers of a bundle depend on."""
     return {name: importlib.metadata.version(name) for name in _LIBRARIES}
+
+
+def triggered_by(tags: Mapping[str, str] | None = None) -> str:
+    """Who or what asked for a run: its schedule, sensor or user, else the process's own user.
+
+    Args:
+        tags: of the Dagster run, where there is one.
+    """
+    for tag, text in _TRIGGERS.items():
+        if value := (tags or {}).get(tag):
+            return text.format(value)
+    return f"user {_process_user()}"
+
+
+def _process_user() -> str:
+    """Name of the user this process runs as, or its number: in a container it may have no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def _git(root: Path, *arguments: str) -> str:

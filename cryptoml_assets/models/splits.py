@@ -67,18 +67,48 @@ def split(
     Raises:
         TrainingDataError: too few instants to leave every part a row after purging.
     """
+    return split_at(events, label_times, newest(events, test_share), embargo=embargo)
+
+
+def split_at(
+    events: NDArray[np.datetime64],
+    label_times: NDArray[np.datetime64],
+    test_start: np.datetime64,
+    *,
+    first: np.datetime64 | None = None,
+    test_end: np.datetime64 | None = None,
+    embargo: timedelta = timedelta(0),
+) -> Split:
+    """The parts around a test part that begins at a given instant.
+
+    Args:
+        events: shape (n,), when each row's features are known.
+        label_times: shape (n,), when each row's label is known; never before its event.
+        test_start: the first test event.
+        first: the oldest event to train on, or none for all there are.
+        test_end: the first event after the test part, or none for the last row. A test row whose
+            label reaches to within the embargo of it is purged, as between all parts: what is
+            measured on this test part then says nothing of what comes after.
+        embargo: gap kept between the last label of a part and the first event of the next.
+
+    Raises:
+        TrainingDataError: too few instants to leave every part a row after purging.
+    """
     gap = np.timedelta64(embargo)
-    test_start = _newest(events, test_share)
-    calibration_start = _newest(events[events < test_start], CALIBRATION_SHARE)
-    validation_start = _newest(events[events < calibration_start], VALIDATION_SHARE)
-    before_test = purged_before(label_times, test_start, gap)
-    before_calibration = purged_before(label_times, calibration_start, gap)
-    before_validation = purged_before(label_times, validation_start, gap)
+    seen = events >= first if first is not None else np.ones(len(events), bool)
+    calibration_start = newest(events[seen & (events < test_start)], CALIBRATION_SHARE)
+    validation_start = newest(events[seen & (events < calibration_start)], VALIDATION_SHARE)
+    before_test = seen & purged_before(label_times, test_start, gap)
+    before_calibration = seen & purged_before(label_times, calibration_start, gap)
+    before_validation = seen & purged_before(label_times, validation_start, gap)
+    test = events >= test_start
+    if test_end is not None:
+        test &= (events < test_end) & purged_before(label_times, test_end, gap)
     parts = Split(
         fit=before_validation & (events < validation_start),
         validation=before_calibration & (events >= validation_start) & (events < calibration_start),
         calibration=before_test & (events >= calibration_start) & (events < test_start),
-        test=events >= test_start,
+        test=test,
         test_start=test_start,
     )
     _check_sizes(parts, events, embargo)
@@ -93,6 +123,24 @@ def purged_before(
     return mask
 
 
+def newest(events: NDArray[np.datetime64], share: float) -> np.datetime64:
+    """The event from which on about ``share`` of the rows lie.
+
+    Raises:
+        TrainingDataError: no rows.
+    """
+    if len(events) == 0:
+        message = "no rows are left before the newest part"
+        raise TrainingDataError(message)
+    instant: np.datetime64 = np.sort(events)[newest_position(len(events), share)]
+    return instant
+
+
+def newest_position(rows: int, share: float) -> int:
+    """How many of so many rows come before the newest ``share`` of them, which is never empty."""
+    return min(int(rows * (1 - share)), rows - 1)
+
+
 def _check_sizes(parts: Split, events: NDArray[np.datetime64], embargo: timedelta) -> None:
     sizes = {
         name: int(getattr(parts, name).sum())
@@ -104,13 +152,3 @@ def _check_sizes(parts: Split, events: NDArray[np.datetime64], embargo: timedelt
             f"split with an embargo of {embargo}: {sizes}"
         )
         raise TrainingDataError(message)
-
-
-def _newest(events: NDArray[np.datetime64], share: float) -> np.datetime64:
-    """The event from which on about ``share`` of the rows lie."""
-    if len(events) == 0:
-        message = "no rows are left before the newest part"
-        raise TrainingDataError(message)
-    position = min(int(len(events) * (1 - share)), len(events) - 1)
-    instant: np.datetime64 = np.sort(events)[position]
-    return instant

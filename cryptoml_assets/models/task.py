@@ -7,8 +7,16 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from cryptoml_assets.models.options import (
+    Family,
+    FoldWindow,
+    Layout,
+    Precision,
+    SearchMethod,
+)
 from cryptoml_assets.models.provenance import code_digest, library_versions
 from cryptoml_assets.models.rows import rows_from_frame
+from cryptoml_assets.models.strategy import DEFAULT_COSTS, Costs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,6 +38,10 @@ class TrainingConfig:
     weight_decay: float
     ensemble_size: int
     seed: int
+    search_trials: int = 1
+    search_method: SearchMethod = "halving"
+    layout: Layout = "loop"
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         if not self.hidden_units or min(self.hidden_units) < 1:
@@ -55,10 +67,15 @@ class Task:
         training: how the networks are trained.
         lake_versions: version of each table read.
         git_commit: of the code.
+        channels: names of the steps of each channel of a window, oldest first; empty for a family
+            that sees one row.
+        folds: walk-forward folds; the newest one's model is the bundle.
+        fold_window: where the training part of a fold begins.
+        costs: what a trade costs in the figures of the strategy.
     """
 
     model_name: str
-    family: str
+    family: Family
     horizon: timedelta
     bar: timedelta
     features: tuple[FeatureSpec, ...]
@@ -68,6 +85,10 @@ class Task:
     training: TrainingConfig
     lake_versions: Mapping[str, int]
     git_commit: str
+    channels: tuple[tuple[str, ...], ...] = ()
+    folds: int = 3
+    fold_window: FoldWindow = "expanding"
+    costs: Costs = DEFAULT_COSTS
 
 
 def input_digest(frame: pl.DataFrame, task: Task) -> str:

@@ -1,44 +1,47 @@
-"""Training: an ensemble of networks by maximum likelihood, one compiled program per epoch."""
+"""Training of one family over all walk-forward folds: an ensemble of networks for each."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
-import optax
-from flax import nnx
-from jax import numpy as jnp
 
 from cryptoml_assets.errors import TrainingDataError
-from cryptoml_assets.models import student
-from cryptoml_assets.models.mlp import ReturnMlp
+from cryptoml_assets.models.families.family import inputs_of, networks
+from cryptoml_assets.models.families.linear import PENALTIES, fit_linear
+from cryptoml_assets.models.layout import Runner, member_of, population
+from cryptoml_assets.models.population import Hyper, Program, fold_data
 from cryptoml_assets.models.predictor import Ensemble, standardise
 from cryptoml_assets.models.scaling import fit_scaling
+from cryptoml_assets.models.search import Choice, search
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from numpy.typing import NDArray
+
+    from cryptoml_assets.models.checkpoints import Checkpoints
+    from cryptoml_assets.models.population import State
     from cryptoml_assets.models.rows import Rows
+    from cryptoml_assets.models.scaling import Scaling
     from cryptoml_assets.models.splits import Split
-    from cryptoml_assets.models.task import TrainingConfig
+    from cryptoml_assets.models.task import Task, TrainingConfig
 
-#: Epochs without a better validation loss after which a member stops.
-_PATIENCE = 5
 #: Changes of value a feature needs in the fit part: about a trading year of daily ones. A network
 #: given fewer learns the calendar by heart; on recorded bars 35 days of daily figures made the
 #: out-of-sample loss worse in six windows of seven.
 LEAST_CHANGES = 250
-_WARMUP_SHARE = 0.1
-_GRADIENT_NORM = 1.0
+#: Epochs between two looks at how far a training has come.
+_SLICE = 10
+_SEED_STRIDE = 1_000_003
 
 
 @dataclass(frozen=True)
 class Epoch:
     """Mean negative log likelihood of one pass, in nats per row relative to the label's spread."""
 
+    fold: int
     member: int
     epoch: int
     training_loss: float
@@ -46,32 +49,81 @@ class Epoch:
 
 
 @dataclass(frozen=True)
-class _Data:
-    """Standardised inputs (n, k) and labels (n,) on the device."""
+class TrainedFolds:
+    """A family, trained on every fold.
 
-    fit: tuple[Any, Any]
-    validation: tuple[Any, Any]
+    Attributes:
+        ensembles: of each fold, oldest first.
+        history: the learning curves; none where nothing was descended.
+        learning_rate: peak, as searched for; 0 where nothing was descended.
+        weight_decay: of AdamW, as searched for; likewise.
+        trials: configurations that were tried.
+        vectorised: whether all networks were trained as one program.
+        compile_seconds: time spent on compiling what trains the members.
+    """
+
+    ensembles: tuple[Ensemble, ...]
+    history: tuple[Epoch, ...]
+    learning_rate: float
+    weight_decay: float
+    trials: int
+    vectorised: bool
+    compile_seconds: float
 
 
-def train_ensemble(
-    rows: Rows, split: Split, config: TrainingConfig, *, log: Callable[[str], None]
-) -> tuple[Ensemble, tuple[Epoch, ...]]:
-    """Train on the split's fit part, stopping by its validation part.
+@dataclass(frozen=True)
+class _Fold:
+    """What training sees of a fold: inputs (n, k) standardised, labels (n,) in spreads."""
 
-    Features that change fewer than ``LEAST_CHANGES`` times are not learnt from.
+    scaling: Scaling
+    mean: float
+    spread: float
+    fit: tuple[NDArray[np.float32], NDArray[np.float32]]
+    validation: tuple[NDArray[np.float32], NDArray[np.float32]]
+    up: tuple[NDArray[np.bool_], NDArray[np.bool_]]
 
-    Everything depends on the rows, the split and the configuration alone: the same ones give the
-    same numbers on the same machine and library versions.
+
+def train_folds(
+    rows: Rows,
+    folds: Sequence[Split],
+    task: Task,
+    *,
+    vectorised: bool = False,
+    checkpoints: Checkpoints | None = None,
+    log: Callable[[str], None],
+) -> TrainedFolds:
+    """Train a family on the fit part of every fold, stopping by its validation part.
+
+    Features that change fewer than ``LEAST_CHANGES`` times in a fold's fit part are not learnt
+    from in that fold. Everything depends on the rows, the folds, the task and the layout alone: the
+    same ones give the same numbers on the same machine and library versions, and so does a training
+    that was killed and went on from its checkpoint.
 
     Args:
         rows: every row; those outside the two parts are not looked at.
-        split: which rows are which.
-        config: how to train.
-        log: receives a line per member.
+        folds: which rows are which, oldest fold first.
+        task: the family and how to train it.
+        vectorised: whether all networks train as one program.
+        checkpoints: where to go on from, if anywhere.
+        log: receives progress, a line at a time.
 
     Raises:
         TrainingDataError: labels that do not vary, or a loss that is no longer a number.
+        TrainingResourcesError: a network does not fit into the device's memory.
     """
+    prepared = [_prepared(rows, split) for split in folds]
+    if task.family == "linear":
+        models = [fit_linear(fold.fit, fold.validation, fold.up) for fold in prepared]
+        ensembles = tuple(
+            Ensemble(fold.scaling, graph, (params,), fold.mean, fold.spread)
+            for fold, (graph, params) in zip(prepared, models, strict=True)
+        )
+        log(f"linear: solved {len(folds)} folds with {len(PENALTIES)} penalties each")
+        return TrainedFolds(ensembles, (), 0.0, 0.0, len(PENALTIES), vectorised, 0.0)
+    return _descend(prepared, task, vectorised=vectorised, checkpoints=checkpoints, log=log)
+
+
+def _prepared(rows: Rows, split: Split) -> _Fold:
     fit, validation = rows.take(split.fit), rows.take(split.validation)
     mean, spread = float(fit.labels.mean()), float(fit.labels.std())
     if np.ptp(fit.labels) == 0.0:
@@ -80,114 +132,115 @@ def train_ensemble(
     slow = fit.changes() < LEAST_CHANGES
     scaling = fit_scaling(np.where(slow, np.float32(np.nan), fit.features))
 
-    def scaled(part: Rows) -> tuple[Any, Any]:
-        return standardise(scaling, part.features), jnp.float32((part.labels - mean) / spread)
+    def scaled(part: Rows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        inputs = np.asarray(standardise(scaling, part.features))
+        return inputs, ((part.labels - mean) / spread).astype(np.float32)
 
-    data = _Data(scaled(fit), scaled(validation))
-    trainer = _Trainer(config, inputs=rows.features.shape[1], rows=len(fit))
-    members, history = [], []
-    for member in range(config.ensemble_size):
-        params, epochs = trainer.train(member, data)
-        members.append(params)
-        history.extend(epochs)
-        log(_summary(epochs, config.ensemble_size))
-    ensemble = Ensemble(scaling, trainer.graph, tuple(members), mean, spread)
-    return ensemble, tuple(history)
+    up = (fit.labels > 0, validation.labels > 0)
+    return _Fold(scaling, mean, spread, scaled(fit), scaled(validation), up)
 
 
-def _summary(epochs: list[Epoch], members: int) -> str:
-    best = min(epochs, key=lambda epoch: epoch.validation_loss)
-    return (
-        f"member {best.member + 1}/{members}: {len(epochs)} epochs, best validation "
-        f"loss {best.validation_loss:.4f} in epoch {best.epoch}"
+def _descend(
+    folds: Sequence[_Fold],
+    task: Task,
+    *,
+    vectorised: bool,
+    checkpoints: Checkpoints | None,
+    log: Callable[[str], None],
+) -> TrainedFolds:
+    config = task.training
+    inputs = inputs_of([feature.name for feature in task.features], task.channels)
+    seeds = [_seed(config, member) for member in range(config.ensemble_size)]
+    graph, starts = networks(task.family, inputs, config.hidden_units, seeds)
+    batch = min(config.batch_size, *(len(fold.fit[1]) for fold in folds))
+    program = Program(graph, config.epochs, batch, config.precision)
+    data = fold_data([fold.fit for fold in folds], [fold.validation for fold in folds])
+    choice = search(Runner(program, data[:1], vectorised, log), starts[0], config, log)
+    runner = Runner(program, data, vectorised, log)
+    states = _trained(runner, starts, choice, config, checkpoints)
+    ensembles = tuple(
+        Ensemble(
+            fold.scaling,
+            graph,
+            tuple(
+                member_of(states.best, (number, member)) for member in range(config.ensemble_size)
+            ),
+            fold.mean,
+            fold.spread,
+        )
+        for number, fold in enumerate(folds)
+    )
+    return TrainedFolds(
+        ensembles,
+        _history(states),
+        choice.learning_rate,
+        choice.weight_decay,
+        choice.trials,
+        runner.vectorised,
+        runner.compile_seconds,
     )
 
 
-class _Trainer:
-    """The compiled programs of one configuration, shared by all members.
-
-    Attributes:
-        graph: the network without its numbers.
-    """
-
-    def __init__(self, config: TrainingConfig, *, inputs: int, rows: int) -> None:
-        self._config = config
-        self._inputs = inputs
-        batch = min(config.batch_size, rows)
-        steps = rows // batch
-        total = steps * config.epochs
-        schedule = optax.warmup_cosine_decay_schedule(
-            0.0, config.learning_rate, max(1, int(total * _WARMUP_SHARE)), max(2, total)
+def _trained(
+    runner: Runner,
+    starts: Sequence[Any],
+    choice: Choice,
+    config: TrainingConfig,
+    checkpoints: Checkpoints | None,
+) -> State:
+    """Every member of every fold, trained to where it stops."""
+    members = len(starts)
+    hypers = Hyper(
+        np.array([_seed(config, member) for member in range(members)], np.uint32),
+        np.full(members, choice.learning_rate, np.float32),
+        np.full(members, choice.weight_decay, np.float32),
+    )
+    states = population(runner.program, [starts] * len(runner.data))
+    if checkpoints is not None:
+        states = checkpoints.restore(states)
+    for until in range(_SLICE, config.epochs + _SLICE, _SLICE):
+        states = runner.advance(states, hypers, min(until, config.epochs))
+        _check_finite(states)
+        going = int(runner.program.goes_on(states).sum())
+        runner.log(
+            f"epoch {int(states.epoch.max())} of at most {config.epochs}: {going} of "
+            f"{states.epoch.size} networks go on; validation losses "
+            f"{states.best_loss.min():.4f} to {states.best_loss.max():.4f}"
         )
-        self._optimizer = optax.chain(
-            optax.clip_by_global_norm(_GRADIENT_NORM),
-            optax.adamw(schedule, weight_decay=config.weight_decay),
+        if checkpoints is not None:
+            checkpoints.offer(states)
+        if not going:
+            break
+    return states
+
+
+def _seed(config: TrainingConfig, member: int) -> int:
+    """Seed of a member's first numbers and of the order in which it sees the rows, 32 bits."""
+    return (config.seed * _SEED_STRIDE + member) % 2**32
+
+
+def _check_finite(states: State) -> None:
+    bad = np.argwhere(~np.isfinite(states.loss))
+    if len(bad):
+        fold, member = bad[0]
+        message = (
+            f"the loss of member {member} in fold {fold} is {states.loss[fold, member]} after "
+            f"epoch {states.epoch[fold, member]}: lower CRYPTOML_LEARNING_RATE"
         )
-        self.graph, _ = self._initial(0)
-        self._run_epoch = jax.jit(
-            partial(_epoch, self.graph, self._optimizer, steps=steps, batch=batch)
+        raise TrainingDataError(message)
+
+
+def _history(states: State) -> tuple[Epoch, ...]:
+    folds, members = states.epoch.shape
+    return tuple(
+        Epoch(
+            fold,
+            member,
+            epoch + 1,
+            float(states.training[fold, member, epoch]),
+            float(states.validation[fold, member, epoch]),
         )
-        self._evaluate = jax.jit(partial(_loss, self.graph))
-
-    def train(self, member: int, data: _Data) -> tuple[Any, list[Epoch]]:
-        """Train one member; its parameters are those of its best validation epoch."""
-        _, params = self._initial(member)
-        state = self._optimizer.init(params)
-        key = jax.random.fold_in(jax.random.key(self._config.seed), member)
-        best, epochs = params, list[Epoch]()
-        for number in range(1, self._config.epochs + 1):
-            (params, state), training_loss = self._run_epoch(
-                (params, state), jax.random.fold_in(key, number), data.fit
-            )
-            loss = float(self._evaluate(params, *data.validation))
-            if not np.isfinite(loss):
-                message = (
-                    f"the loss of member {member} is {loss} after epoch {number}: "
-                    "lower CRYPTOML_LEARNING_RATE"
-                )
-                raise TrainingDataError(message)
-            lowest = min((epoch.validation_loss for epoch in epochs), default=np.inf)
-            epochs.append(Epoch(member, number, float(training_loss), loss))
-            if loss < lowest:
-                best = params
-            elif number - min(epochs, key=lambda e: e.validation_loss).epoch >= _PATIENCE:
-                break
-        return best, epochs
-
-    def _initial(self, member: int) -> tuple[Any, Any]:
-        rngs = nnx.Rngs(self._config.seed * 1_000_003 + member)
-        return nnx.split(ReturnMlp(self._inputs, self._config.hidden_units, rngs=rngs))  # type: ignore[no-any-return]
-
-
-def _loss(graph: Any, params: Any, inputs: Any, labels: Any) -> Any:
-    """Mean negative log likelihood of labels (n,) given inputs (n, k), up to a constant."""
-    location, log_scale = nnx.merge(graph, params)(inputs)
-    z = (labels - location) * jnp.exp(-log_scale)
-    tail = (student.DEGREES + 1) / 2 * jnp.log1p(z * z / student.DEGREES)
-    return (log_scale + tail).mean()
-
-
-def _epoch(
-    graph: Any,
-    optimizer: Any,
-    carry: tuple[Any, Any],
-    key: Any,
-    data: tuple[Any, Any],
-    *,
-    steps: int,
-    batch: int,
-) -> tuple[tuple[Any, Any], Any]:
-    """One pass in a fresh order; rows past the last whole batch wait for another order."""
-    inputs, labels = data
-    order = jax.random.permutation(key, len(labels))[: steps * batch].reshape(steps, batch)
-
-    def step(carry: tuple[Any, Any], chosen: Any) -> tuple[tuple[Any, Any], Any]:
-        params, state = carry
-        loss, gradient = jax.value_and_grad(partial(_loss, graph))(
-            params, inputs[chosen], labels[chosen]
-        )
-        updates, state = optimizer.update(gradient, state, params)
-        return (optax.apply_updates(params, updates), state), loss
-
-    carry, losses = jax.lax.scan(step, carry, order)
-    return carry, losses.mean()
+        for fold in range(folds)
+        for member in range(members)
+        for epoch in range(int(states.epoch[fold, member]))
+    )

@@ -7,7 +7,7 @@ import dagster as dg
 import polars as pl
 
 from cryptoml_assets.errors import TrainingDataError
-from cryptoml_assets.features.catalog import FEATURES, model_features
+from cryptoml_assets.features.catalog import row_inputs
 from cryptoml_assets.features.point_in_time import as_of
 from cryptoml_assets.features.training_set import model_inputs
 from cryptoml_assets.monitoring import drift
@@ -63,7 +63,7 @@ def feature_drift(
     """How far each model input has moved from the rows the models learnt on.
 
     One row per feature and symbol: the population stability index of the newest days against the
-    training set, null where too few independent values allow no judgement.
+    training set, null where too few independent values allow no judgement. Lags are left out.
     """
     configured = settings()
     now = configured.clock()
@@ -98,13 +98,14 @@ def feature_drift(
 
 
 def _spans(bar: timedelta) -> dict[str, int]:
-    """Rows that share one independent value: a feature's window, or a day for daily features."""
+    """Rows that share one independent value: a feature's window, or a day for daily features.
+
+    Of lags nothing is told: they drift with what they are lags of, and would count it often.
+    """
     day = timedelta(days=1) // bar
-    inputs = model_features()
     return {
         feature.name: day if feature.table == "onchain_features" else feature.window
-        for feature in FEATURES
-        if feature.name in inputs
+        for feature in row_inputs()
     }
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from cryptoml_serving.contract.registry import MLFLOW_ENVIRONMENT
+
+_SQLITE = "sqlite:///"
+_PARENT_TAG = "mlflow.parentRunId"
 
 
 class Tracker(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -31,6 +35,7 @@ class Tracker(dg.ConfigurableResource):  # type: ignore[type-arg]
         """An ``MlflowClient``, with the experiment there to be used."""
         mlflow = self._mlflow()
         with _quiet():
+            _create_at_once(mlflow, self.tracking_uri)
             client = mlflow.MlflowClient()
             if client.get_experiment_by_name(self.experiment) is None:
                 client.create_experiment(self.experiment, self.artifact_location or None)
@@ -65,6 +70,7 @@ class Tracker(dg.ConfigurableResource):  # type: ignore[type-arg]
             config = {
                 "experiment_name": self.experiment,
                 "mlflow_tracking_uri": self.tracking_uri,
+                "mlflow_run_id": self._whole_run(context.run.run_id),
                 "extra_tags": {"dagster_job": context.run.job_name},
             }
             resources = stack.enter_context(
@@ -78,6 +84,18 @@ class Tracker(dg.ConfigurableResource):  # type: ignore[type-arg]
             )
         return resources.mlflow
 
+    def _whole_run(self, dagster_run_id: str) -> str | None:
+        """The MLflow run of a Dagster run, where it has begun.
+
+        Left to itself, dagster-mlflow takes the newest run with the tag, which may be a child.
+        """
+        client = self._mlflow().MlflowClient()
+        experiment = client.get_experiment_by_name(self.experiment)
+        found = client.search_runs(
+            [experiment.experiment_id], f"tags.dagster_run_id = '{dagster_run_id}'"
+        )
+        return next((r.info.run_id for r in found if _PARENT_TAG not in r.data.tags), None)
+
     def _mlflow(self) -> Any:
         """The module, pointed at this tracker; imported only once its environment is set."""
         os.environ.update(MLFLOW_ENVIRONMENT)
@@ -86,6 +104,23 @@ class Tracker(dg.ConfigurableResource):  # type: ignore[type-arg]
         mlflow.set_tracking_uri(self.tracking_uri)
         mlflow.set_registry_uri(self.tracking_uri)
         return mlflow
+
+
+def _create_at_once(mlflow: Any, address: str) -> None:
+    """Let a new SQLite database appear with all of its tables.
+
+    The inference service looks for the file and opens it; while the tables are being made, both
+    would make them, and one of the two would fail.
+    """
+    if not address.startswith(_SQLITE) or (path := Path(address.removeprefix(_SQLITE))).exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f"{path.name}.{os.getpid()}")
+    mlflow.MlflowClient(f"{_SQLITE}{fresh}", f"{_SQLITE}{fresh}").search_experiments()
+    # A link, unlike a rename, never replaces what another process made meanwhile.
+    with suppress(FileExistsError):
+        os.link(fresh, path)
+    fresh.unlink()
 
 
 @contextmanager

@@ -31,6 +31,8 @@ INPUT_TAG = "cryptoml.input_digest"
 SOURCE_TAG = "cryptoml.source"
 #: Tag of a run and of a model version: the model family.
 FAMILY_TAG = "cryptoml.family"
+#: Tag of a run: who or what asked for it.
+TRIGGER_TAG = "cryptoml.triggered_by"
 
 #: Process environment under which MLflow is used, set before it is first imported: it sends
 #: nothing home, revives no serialised objects, and keeps its small talk out of our logs.

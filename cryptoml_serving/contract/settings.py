@@ -71,7 +71,8 @@ def format_duration(value: timedelta) -> str:
     return f"{int(value.total_seconds() * 1000)}ms"
 
 
-def _split(value: object) -> object:
+def split_commas(value: object) -> object:
+    """Read a comma-separated text; other types pass through."""
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
@@ -87,10 +88,10 @@ def _instant(value: object) -> object:
     return value
 
 
-Numbers = Annotated[tuple[float, ...], NoDecode, BeforeValidator(_split)]
-Counts = Annotated[tuple[int, ...], NoDecode, BeforeValidator(_split)]
+Numbers = Annotated[tuple[float, ...], NoDecode, BeforeValidator(split_commas)]
+Counts = Annotated[tuple[int, ...], NoDecode, BeforeValidator(split_commas)]
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_commas)]
 Instant = Annotated[datetime, BeforeValidator(_instant)]
 
 

@@ -14,14 +14,13 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from flax import nnx
 from jax import export
 from safetensors.numpy import load_file
 
 from cryptoml_assets.models.calibration import Calibration
 from cryptoml_assets.models.export import PLATFORMS, export_bundle
-from cryptoml_assets.models.mlp import ReturnMlp
-from cryptoml_assets.models.predictor import Ensemble, predict_rows, predictor
+from cryptoml_assets.models.families.family import Inputs, network
+from cryptoml_assets.models.predictor import Ensemble, predict_rows
 from cryptoml_assets.models.provenance import library_versions
 from cryptoml_assets.models.scaling import fit_scaling
 from cryptoml_serving.contract.bundle import (
@@ -74,7 +73,7 @@ def ensemble() -> Ensemble:
     rng = np.random.default_rng(0)
     members = []
     for seed in range(2):
-        graph, state = nnx.split(ReturnMlp(COLUMNS, (8, 4), rngs=nnx.Rngs(seed)))
+        graph, state = network("mlp", Inputs(COLUMNS), (8, 4), seed)
         members.append(
             jax.tree.map(lambda leaf: rng.normal(0, 0.3, leaf.shape).astype(np.float32), state)
         )
@@ -111,7 +110,7 @@ def rows(count: int) -> np.ndarray:
 @pytest.mark.parametrize("count", [1, 7, 3000])
 def test_the_loaded_bundle_answers_as_the_trainer_does(bundle: Bundle, count: int) -> None:
     features = rows(count)
-    expected = predict_rows(predictor(ENSEMBLE, CALIBRATION), features.astype(np.float32))
+    expected = predict_rows(ENSEMBLE, CALIBRATION, features.astype(np.float32))
     answers = bundle.predict(features)
     assert tuple(answers) == OUTPUTS
     for name in OUTPUTS:
@@ -174,7 +173,7 @@ def test_weights_hold_every_fitted_number_by_name(written: Path) -> None:
     weights = load_file(written / WEIGHTS_FILE)
     assert weights["calibration.slope"] == pytest.approx(0.6)
     assert weights["scaling.median"] == pytest.approx(ENSEMBLE.scaling.median)
-    assert weights["member.1.head.kernel"].shape == (4, 2)
+    assert weights["member.1.heads.head.kernel"].shape == (4, 2)
     assert sum(name.startswith("member.0.") for name in weights) == 7
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
-from cryptoml_assets.features.catalog import TTL, model_features
+from cryptoml_assets.features.catalog import TTL, model_features, window_inputs
 from cryptoml_assets.features.compute import price_features
 from cryptoml_assets.features.onchain import onchain_features
 from cryptoml_assets.features.service import return_service_name
@@ -35,10 +35,9 @@ def test_the_training_set_equals_feasts_historical_features(tmp_path: Path) -> N
         horizon=HORIZON,
     ).sample(500, seed=4)
     entities = ours.select("symbol", "event_timestamp").to_pandas()
+    service = world.store.get_feature_service(return_service_name(window_inputs()))
     theirs = pl.from_pandas(
-        world.store.get_historical_features(
-            entity_df=entities, features=world.store.get_feature_service(return_service_name())
-        ).to_df()
+        world.store.get_historical_features(entity_df=entities, features=service).to_df()
     )
     order = ["symbol", "event_timestamp"]
     columns = [*order, *model_features()]

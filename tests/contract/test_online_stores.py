@@ -340,50 +340,60 @@ def with_other(name: str, **changes: Any) -> tuple[catalog.Feature, ...]:
     )
 
 
-def use(monkeypatch: pytest.MonkeyPatch, features: tuple[catalog.Feature, ...]) -> str:
-    """Have every room compute these features; the name of the models' service."""
+def names(monkeypatch: pytest.MonkeyPatch, features: tuple[catalog.Feature, ...]) -> set[str]:
+    """Have every room compute these features; the names of the models' services."""
     from cryptoml_assets.features.service import return_service_name  # noqa: PLC0415
 
     monkeypatch.setattr(catalog, "FEATURES", features)
-    for module in ("store", "views"):
-        monkeypatch.setattr(f"cryptoml_assets.features.{module}.FEATURES", features)
-    name = return_service_name(features)
-    monkeypatch.setattr("cryptoml_assets.features.views.return_service_name", lambda: name)
-    return name
+    return {return_service_name(inputs) for inputs in catalog.input_sets()}
 
 
 def services(world: OnlineWorld) -> set[str]:
     return {each.name for each in world.opened().list_feature_services()}
 
 
-def test_the_service_is_named_after_the_model_inputs_and_their_formulas() -> None:
+def test_services_are_named_after_the_inputs_and_their_formulas(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from cryptoml_assets.features.service import return_service_name  # noqa: PLC0415
 
-    name = return_service_name()
-    prefix, _, digest = name.rpartition("_")
-    assert (prefix, len(digest), int(digest, 16) >= 0) == ("cryptoml_return", 8, True)
+    row, window = (return_service_name(inputs) for inputs in catalog.input_sets())
+    assert row == return_service_name() != window
+    for name in (row, window):
+        prefix, _, digest = name.rpartition("_")
+        assert (prefix, len(digest), int(digest, 16) >= 0) == ("cryptoml_return", 8, True)
+    lag = next(each for each in catalog.FEATURES if each.lag_of)
     first, second = catalog.model_features()[:2]
     terms = {each.name: each.term for each in catalog.FEATURES}
     outside = next(each.name for each in catalog.FEATURES if not each.model_input)
-    without = tuple(each for each in catalog.FEATURES if each.name != outside)
-    assert return_service_name(without) == name
-    assert return_service_name(with_other(outside, term=terms[first])) == name
-    assert return_service_name(with_other(first, unit="other", description="x")) == name
-    assert return_service_name(with_other(first, term=terms[second])) != name
-    assert return_service_name(with_other(outside, model_input=True)) != name
-    assert return_service_name(tuple(reversed(catalog.FEATURES))) != name
+    original = catalog.FEATURES
+    for features, kept in (
+        (tuple(each for each in original if each.name != outside), {row, window}),
+        (with_other(outside, term=terms[first]), {row, window}),
+        (with_other(first, unit="other", description="x"), {row, window}),
+        (with_other(lag.name, term=terms[second]), {row}),
+        (tuple(each for each in original if each is not lag), {row}),
+        (with_other(first, term=terms[second]), set()),
+        (with_other(outside, model_input=True), set()),
+        (tuple(reversed(original)), set()),
+    ):
+        found = names(monkeypatch, features)
+        assert len(found) == 2
+        assert found & {row, window} == kept
+        monkeypatch.setattr(catalog, "FEATURES", original)
 
 
 def test_a_service_whose_formula_changed_is_removed(
     world: OnlineWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.register()
-    (old,) = services(world)
+    old = services(world)
     first, second = catalog.model_features()[:2]
     terms = {each.name: each.term for each in catalog.FEATURES}
-    new = use(monkeypatch, with_other(first, term=terms[second]))
+    new = names(monkeypatch, with_other(first, term=terms[second]))
     assert world.register() is True
-    assert services(world) == {new} != {old}
+    assert services(world) == new
+    assert len(new | old) == 4
     fields = {each.name: each for each in world.opened().get_feature_view(PRICES).features}
     assert fields[first].tags["formula"] == terms[second].digest
 
@@ -392,11 +402,21 @@ def test_a_service_of_fewer_inputs_stays_while_its_formulas_do(
     world: OnlineWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.register()
-    (old,) = services(world)
-    new = use(monkeypatch, with_other("sma_5", model_input=True))
+    old = services(world)
+    new = names(monkeypatch, with_other("sma_5", model_input=True))
     assert world.register() is True
-    assert services(world) == {old, new}
+    assert services(world) == old | new
+    assert len(new | old) == 4
     assert world.register() is False
+
+
+def test_a_service_that_is_gone_is_registered_again(world: OnlineWorld) -> None:
+    world.register()
+    registered = services(world)
+    for name in registered:
+        world.store.delete_feature_service(name)
+        assert world.register() is True
+        assert services(world) == registered
 
 
 def test_the_registry_says_what_a_feature_is(world: OnlineWorld) -> None:
@@ -413,8 +433,12 @@ def test_the_registry_says_what_a_feature_is(world: OnlineWorld) -> None:
         "formula": feature.term.digest,
     }
     assert view.tags["sources"] == "raw_prices"
-    (service,) = world.opened().list_feature_services()
-    assert service.tags["sources"] == "network_metrics,onchain_blocks,raw_prices"
+    tags = [each.tags for each in world.opened().list_feature_services()]
+    sources = "network_metrics,onchain_blocks,raw_prices"
+    assert sorted(tags, key=lambda each: each["lags"]) == [
+        {"inputs": "16", "lags": "0", "sources": sources},
+        {"inputs": "46", "lags": "30", "sources": sources},
+    ]
 
 
 def test_reading_needs_neither_the_lake_nor_the_definitions(world: OnlineWorld) -> None:

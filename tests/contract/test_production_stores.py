@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+import math
 import os
 import shlex
 import shutil
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from click.testing import CliRunner
@@ -26,7 +28,7 @@ from cryptoml_assets.resources.lake import Lake
 from cryptoml_assets.settings import settings
 from cryptoml_serving.contract.stores import Stores
 from tests.feature_data import BAR, DAY, midnight
-from tests.online_world import DAYS, NOW, REPOSITORY, SYMBOLS, OnlineWorld, fill
+from tests.online_world import DAYS, NOW, REPOSITORY, SYMBOLS, TABLES, OnlineWorld, fill
 
 # Feast's command and pg8000's failed connections leave sockets to the garbage collector.
 pytestmark = [
@@ -301,7 +303,7 @@ def test_feast_by_hand_works_from_the_repository(
 
 
 def test_a_model_is_not_served_by_other_formulas(production: OnlineWorld) -> None:
-    from cryptoml_assets.features.catalog import FEATURES  # noqa: PLC0415
+    from cryptoml_assets.features.catalog import input_sets  # noqa: PLC0415
     from cryptoml_assets.features.service import return_service_name  # noqa: PLC0415
     from cryptoml_serving.contract.bundle import FeatureSpec  # noqa: PLC0415
     from cryptoml_serving.runtime.errors import FeatureStoreError as Refused  # noqa: PLC0415
@@ -309,22 +311,22 @@ def test_a_model_is_not_served_by_other_formulas(production: OnlineWorld) -> Non
     from tests.serving_world import _manifest  # noqa: PLC0415
 
     production.top_up()
-    inputs = tuple(
-        FeatureSpec(name=each.name, view=each.table) for each in FEATURES if each.model_input
-    )
-    manifest = _manifest(features=inputs, feature_service=return_service_name())
+    online = {table: production.online(table) for table in TABLES}
     reader = OnlineFeatures(REPOSITORY, production.stores)
-    read = reader.read(SYMBOLS, manifest, NOW)
-    online = production.online(PRICES)
-    position = [each.name for each in inputs].index("rsi")
-    assert read.values[:, position].tolist() == online["rsi"].to_list()
-    assert read.timestamps == tuple(online["event_timestamp"])
-    with pytest.raises(Refused) as told:
-        reader.read(SYMBOLS, _manifest(features=inputs, feature_service="cryptoml_return_00"), NOW)
-    assert str(told.value) == (
-        f"model cryptoml-return reads cryptoml_return_00, the store holds {return_service_name()}"
-        ": retrain, or run the code that made it"
-    )
+    services = [return_service_name(each) for each in input_sets()]
+    for features, service, other in zip(input_sets(), services, services[::-1], strict=True):
+        inputs = tuple(FeatureSpec(name=each.name, view=each.table) for each in features)
+        read = reader.read(SYMBOLS, _manifest(features=inputs, feature_service=service), NOW)
+        wanted = [online[each.table][each.name].fill_null(math.nan) for each in features]
+        assert np.array_equal(read.values.T, wanted, equal_nan=True)
+        assert np.isfinite(read.values).sum() > len(inputs)
+        assert read.timestamps == tuple(online[PRICES]["event_timestamp"])
+        with pytest.raises(Refused) as told:
+            reader.read(SYMBOLS, _manifest(features=inputs, feature_service=other), NOW)
+        assert str(told.value) == (
+            f"model cryptoml-return reads {other}, the store holds {', '.join(sorted(services))}"
+            ": retrain, or run the code that made it"
+        )
 
 
 def test_serving_names_the_store_that_does_not_answer(

@@ -14,11 +14,12 @@ import pytest
 
 from cryptoml_assets.operations.demo import ANSWER_FIELDS
 from cryptoml_assets.resources.lake import Lake
+from tests import notebooks
 
 REPOSITORY = Path(__file__).parents[2]
 SMALL = {
     "CRYPTOML_DAYS": "20",
-    "CRYPTOML_ENSEMBLE_SIZE": "4",
+    "CRYPTOML_ENSEMBLE_SIZE": "2",
     "CRYPTOML_SANDBOX_SIGNAL": "1.5",
     "CRYPTOML_SANDBOX_BLOCK_SECONDS": "1800",
 }
@@ -49,26 +50,49 @@ def last_line(done: subprocess.CompletedProcess[str]) -> dict[str, object]:
     return dict(answer)
 
 
-def test_demo_answers_and_a_second_one_changes_no_row(tmp_path: Path) -> None:
-    first = last_line(demo(tmp_path))
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a world whose demo has run once."""
+    folder = tmp_path_factory.mktemp("demo")
+    (folder / "first").write_text(json.dumps(last_line(demo(folder))))
+    return folder
+
+
+def test_the_notebook_reads_what_the_demo_made_and_complains_of_nothing(
+    home: Path, tmp_path: Path
+) -> None:
+    (notebook,) = notebooks.NOTEBOOKS
+    settings = {**SMALL, "CRYPTOML_HOME": str(home)}
+    done = notebooks.execute(notebook, tmp_path, **settings)
+    shown = notebooks.shown(done)
+    assert any("training_set" in text for text in shown)
+    assert any("rows, equal to the training set: True" in text for text in shown)
+    assert any("state_space" in text and "linear" in text for text in shown)
+    assert any("probability_up" in text and "BTC/USDT" in text for text in shown)
+    assert sum(1 for cell in done.cells if "image/png" in str(cell.get("outputs"))) == 2
+    assert notebooks.complaints(done) == []
+
+
+def test_demo_answers_and_a_second_one_changes_no_row(home: Path) -> None:
+    first = json.loads((home / "first").read_text())
     assert first["symbol"] == "BTC/USDT"
     assert first["source"] == "simulated"
     assert first["lower"] < first["expected_return"] < first["upper"]  # type: ignore[operator]
     assert 0 < first["probability_up"] < 1  # type: ignore[operator]
 
-    lake = Lake(str(tmp_path / "simulated" / "lake"))
+    lake = Lake(str(home / "simulated" / "lake"))
     before = rows(lake)
     assert before["deployments"] == 1
     newest = lake.scan("price_features").select(pl.col("event_timestamp").max()).collect().item()
     assert newest == datetime.fromisoformat(str(first["feature_timestamp"]))
 
-    second = last_line(demo(tmp_path))
+    second = last_line(demo(home))
     assert second == first
     assert rows(lake) == before
 
 
 def test_pure_noise_is_never_approved(tmp_path: Path) -> None:
-    done = demo(tmp_path, CRYPTOML_SANDBOX_SIGNAL="0")
+    done = demo(tmp_path, CRYPTOML_SANDBOX_SIGNAL="0", CRYPTOML_FAMILIES="linear,mlp")
     assert done.returncode == 1
     assert "the gate approved no model" in done.stderr
     assert "Traceback" not in done.stderr
@@ -87,7 +111,7 @@ def test_a_silent_venue_fails_with_its_address_and_keeps_what_was_there(tmp_path
 
 @pytest.mark.realdata
 def test_replay_of_recorded_data(tmp_path: Path, realdata: Path) -> None:
-    done = demo(tmp_path, "--replay", str(realdata), CRYPTOML_DAYS="60", CRYPTOML_ENSEMBLE_SIZE="8")
+    done = demo(tmp_path, "--replay", str(realdata), CRYPTOML_DAYS="60")
     answer = last_line(done)
     assert answer["source"] == "replay"
     assert "simulated all the same: " in done.stdout

@@ -17,7 +17,7 @@ from cryptoml_assets.features import (
     training_assets,
     training_checks,
 )
-from cryptoml_assets.features.catalog import model_features
+from cryptoml_assets.features.catalog import model_features, row_inputs
 from cryptoml_assets.monitoring.assets import feature_drift
 from cryptoml_assets.partitions import daily
 from cryptoml_assets.resources.feature_store import FeatureStoreResource
@@ -155,7 +155,7 @@ def test_the_room_from_raw_rows_to_drift(room: Room) -> None:
 
     drift = metadata_of(whole, "feature_drift")
     assert isinstance(drift["drifted_share"], float)
-    assert drift["pairs"] == room.rows("feature_drift").height == 2 * len(model_features())
+    assert drift["pairs"] == room.rows("feature_drift").height == 2 * len(row_inputs())
     assert drift["drifted"] == room.rows("feature_drift")["drifted"].sum()
 
 

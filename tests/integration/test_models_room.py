@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ import pytest
 
 from cryptoml_assets.deployment import history
 from cryptoml_assets.deployment.assets import validated_deployment
+from cryptoml_assets.errors import TrainingDataError
+from cryptoml_assets.models import assets as room
 from cryptoml_assets.models.assets import candidate_models
+from cryptoml_assets.models.comparison_assets import model_comparison
 from cryptoml_assets.resources.io_manager import LakeIOManager
 from cryptoml_assets.resources.lake import Lake
 from cryptoml_assets.resources.tracker import Tracker
@@ -32,6 +36,9 @@ from tests import model_worlds
 
 UPSTREAM = dg.AssetSpec("training_set").with_io_manager_key("lake")
 SMALL = {
+    "CRYPTOML_FAMILIES": "linear,mlp",
+    "CRYPTOML_FOLDS": "2",
+    "CRYPTOML_LAYOUT": "loop",
     "CRYPTOML_EPOCHS": "4",
     "CRYPTOML_ENSEMBLE_SIZE": "2",
     "CRYPTOML_BATCH_SIZE": "256",
@@ -53,7 +60,13 @@ class World:
 
     @property
     def candidate(self) -> dict[str, Any]:
-        return self.lake.scan("candidate_models").collect().row(0, named=True)
+        """The one that asks to be approved."""
+        return self.lake.scan("model_comparison").filter("chosen").collect().row(0, named=True)
+
+    @property
+    def candidates(self) -> dict[str, dict[str, Any]]:
+        rows = self.lake.scan("candidate_models").collect().rows(named=True)
+        return {row["family"]: row for row in rows}
 
     @property
     def client(self) -> Any:
@@ -83,7 +96,7 @@ def materialise(
                 dg.AssetMaterialization("training_set", metadata=made)
             )
         return dg.materialize(
-            [UPSTREAM, candidate_models, validated_deployment],
+            [UPSTREAM, candidate_models, model_comparison, validated_deployment],
             selection=[asset.key for asset in assets],
             resources={"lake": LakeIOManager(uri=settings().lake_uri), "tracker": tracker()},
             instance=instance,
@@ -101,7 +114,7 @@ def train(home: Path, signal: float) -> World:
         use(home, monkeypatch)
         world = World(home, model_worlds.training_set(signal=signal), trained=None)
         world.lake.overwrite("training_set", world.rows)
-        world.trained = materialise(candidate_models, upstream_version=0)
+        world.trained = materialise(candidate_models, model_comparison, upstream_version=0)
     settings.cache_clear()
     return world
 
@@ -148,7 +161,7 @@ def deployments(result: dg.ExecuteInProcessResult) -> list[dict[str, Any]]:
 
 
 def test_training_is_tracked_under_the_dagster_run(skilled: World) -> None:
-    row, client = skilled.candidate, skilled.client
+    row, client = skilled.candidates["mlp"], skilled.client
     version = client.get_model_version(settings().model_name, row["model_version"])
     assert version.tags[DIGEST_TAG] == row["bundle_digest"]
     assert version.run_id == row["run_id"]
@@ -157,8 +170,16 @@ def test_training_is_tracked_under_the_dagster_run(skilled: World) -> None:
     assert run.data.params["lake.training_set"] == "0"
     assert run.data.tags["lake.raw_prices"] == "41"
     assert run.data.metrics["log_loss_skill"] == row["log_loss_skill"]
-    assert len(client.get_metric_history(row["run_id"], "validation_loss_1")) == 4
-    parent = client.get_run(run.data.tags["mlflow.parentRunId"])
+    assert len(client.get_metric_history(row["run_id"], "validation_loss_fold_1")) == 4
+    folds = client.get_metric_history(row["run_id"], "fold_log_loss_skill")
+    assert [each.step for each in folds] == [0, 1]
+    assert folds[-1].value == row["log_loss_skill"]
+    assert run.data.tags["cryptoml.triggered_by"] == f"user {getpass.getuser()}"
+    runs = {name: client.get_run(each["run_id"]) for name, each in skilled.candidates.items()}
+    assert {name: each.info.run_name for name, each in runs.items()} == {n: n for n in runs}
+    (parent_id,) = {each.data.tags["mlflow.parentRunId"] for each in runs.values()}
+    parent = client.get_run(parent_id)
+    assert "mlflow.parentRunId" not in parent.data.tags
     assert parent.data.tags["dagster_run_id"] == skilled.trained.run_id
     assert parent.info.status == run.info.status == "FINISHED"
 
@@ -177,13 +198,14 @@ def test_the_registered_model_loads_through_mlflow_and_answers_as_the_bundle(
 ) -> None:
     import mlflow  # noqa: PLC0415  (the resource sets its environment first)
 
-    row = skilled.candidate
+    row = skilled.candidates["mlp"]
     folder = skilled.client.download_artifacts(row["run_id"], BUNDLE_FOLDER, str(tmp_path))
     bundle = load_bundle(Path(folder), expected_digest=row["bundle_digest"])
     names = [feature.name for feature in bundle.manifest.features]
     inputs = skilled.rows.head(50).select(names).to_pandas()
     expected = bundle.predict(inputs.to_numpy())
-    answers = mlflow.pyfunc.load_model(f"models:/{settings().model_name}/1").predict(inputs)
+    address = f"models:/{settings().model_name}/{row['model_version']}"
+    answers = mlflow.pyfunc.load_model(address).predict(inputs)
     assert tuple(answers.columns) == OUTPUTS
     for name in OUTPUTS:
         assert answers[name].to_numpy() == pytest.approx(expected[name], abs=1e-6)
@@ -208,15 +230,15 @@ def test_the_same_inputs_reuse_the_version_and_train_nothing(skilled: World) -> 
     skilled.lake.overwrite("training_set", skilled.rows.head(-1))
     skilled.lake.overwrite("training_set", skilled.rows.sample(fraction=1.0, shuffle=True, seed=3))
     again = described(materialise(candidate_models))
-    assert described(skilled.trained)["reused"] is False
-    assert again["reused"] is True
-    same = ("model_version", "bundle_digest", "source", "git_commit", "figures")
+    assert described(skilled.trained)["trained"] == ["linear", "mlp"]
+    assert (again["trained"], again["reused"]) == ([], ["linear", "mlp"])
+    same = ("families", "source", "git_commit", "figures")
     assert {name: again[name] for name in same} == {
         name: described(skilled.trained)[name] for name in same
     }
     assert skilled.candidate == before
     assert skilled.lake.version("candidate_models") == 0
-    assert (runs(skilled), len(versions(skilled))) == (runs_before, 1)
+    assert (runs(skilled), len(versions(skilled))) == (runs_before, 2)
 
 
 def test_another_label_or_setting_trains_again(
@@ -227,17 +249,75 @@ def test_another_label_or_setting_trains_again(
             monkeypatch.setenv(f"CRYPTOML_{name}", value)
         settings.cache_clear()
 
-    change(HOME=str(tmp_path / "home"), EPOCHS="1", ENSEMBLE_SIZE="1")
+    change(HOME=str(tmp_path / "home"), EPOCHS="1", ENSEMBLE_SIZE="1", FAMILIES="mlp", FOLDS="1")
     world = World(tmp_path / "home", skilled.rows.tail(3000), trained=None)
     world.lake.overwrite("training_set", world.rows)
     materialise(candidate_models)
     one_label = pl.when(pl.int_range(pl.len()) == 0).then(1e-9).otherwise(0.0)
     world.lake.overwrite("training_set", world.rows.with_columns(label=pl.col("label") + one_label))
-    assert described(materialise(candidate_models))["reused"] is False
-    assert world.candidate["model_version"] == "2"
-    change(SEED="8")
-    assert described(materialise(candidate_models))["reused"] is False
-    assert world.candidate["model_version"] == "3"
+    assert described(materialise(candidate_models))["trained"] == ["mlp"]
+    assert world.candidates["mlp"]["model_version"] == "2"
+    change(SEED="8", FAMILIES="linear,mlp")
+    assert described(materialise(candidate_models))["trained"] == ["linear", "mlp"]
+    assert world.candidates["mlp"]["model_version"] == "4"
+    change(FEE_BPS="20")
+    assert described(materialise(candidate_models))["trained"] == ["linear", "mlp"]
+
+
+def compared(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
+    (event,) = result.asset_materializations_for_node("model_comparison")
+    return {name: value.value for name, value in event.metadata.items()}
+
+
+def test_the_comparison_holds_every_family_and_every_benchmark_there_is(skilled: World) -> None:
+    table = skilled.lake.scan("model_comparison").collect()
+    assert set(table["family"]) == {"linear", "mlp", "lightgbm", "xgboost"}
+    assert table.filter("chosen").height == 1
+    assert set(table.filter("served")["family"]) == {"linear", "mlp"}
+    for row in table.filter("served").rows(named=True):
+        assert row["bundle_digest"] == skilled.candidates[row["family"]]["bundle_digest"]
+    assert table.filter(~pl.col("served"))["run_id"].null_count() == 2
+    facts = compared(skilled.trained)
+    assert facts["trials"] == table["trials"].sum()
+    drawn = {name for name, value in facts.items() if "data:image/png" in str(value)}
+    assert drawn == {"calibration", "equity", "skill_by_fold", "coverage", "learning_curves"}
+
+
+def test_the_newest_fold_has_no_say_in_which_family_is_chosen(
+    skilled: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the choice goes by is the skill in the fold before, recomputed from the runs."""
+    table = skilled.lake.scan("model_comparison").filter("served").collect()
+    skill = {}
+    for family, row in skilled.candidates.items():
+        history = skilled.client.get_metric_history(row["run_id"], "fold_log_loss_skill")
+        skill[family] = history[0].value
+    scores = dict(table.select("family", "choice_score").iter_rows())
+    assert scores == pytest.approx(skill)
+    assert skilled.candidate["family"] == max(skill, key=lambda family: skill[family])
+
+
+def test_the_comparison_is_in_the_runs_it_compares(skilled: World) -> None:
+    table = skilled.lake.scan("model_comparison").filter("served").collect()
+    for row in table.rows(named=True):
+        metrics = skilled.client.get_run(row["run_id"]).data.metrics
+        assert metrics["comparison_deflated_sharpe"] == row["deflated_sharpe"]
+        assert metrics["comparison_chosen"] == float(row["chosen"])
+
+
+def test_a_family_that_cannot_be_trained_leaves_no_family_registered(
+    skilled_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(tmp_path / "home", monkeypatch)
+    world = World(tmp_path / "home", skilled_world.rows.tail(3000), trained=None)
+    world.lake.overwrite("training_set", world.rows)
+    # No setting reaches a rate this wild; the networks alone learn by it.
+    planned = room.tasks(settings(), 0)
+    wild = [replace(t, training=replace(t.training, learning_rate=1e38)) for t in planned]
+    monkeypatch.setattr(room, "tasks", lambda *_: wild)
+    with pytest.raises(TrainingDataError, match="CRYPTOML_LEARNING_RATE"):
+        materialise(candidate_models)
+    assert not world.client.search_registered_models()
 
 
 def test_a_model_with_skill_is_approved_once(skilled: World, tmp_path: Path) -> None:
@@ -248,10 +328,13 @@ def test_a_model_with_skill_is_approved_once(skilled: World, tmp_path: Path) -> 
     assert "data:image/png" in decided["skill_by_day"]
     assert skilled.champion == row["model_version"]
 
-    file = skilled.client.download_artifacts(row["run_id"], approval_file("1"), str(tmp_path))
+    file = skilled.client.download_artifacts(
+        row["run_id"], approval_file(row["model_version"]), str(tmp_path)
+    )
     key = approval.load_public_key(settings().public_key_path)
     record = approval.verify(approval.read_signed(Path(file).read_bytes()), key)
-    assert (record.model_version, record.bundle_digest) == ("1", row["bundle_digest"])
+    assert record.model_version == row["model_version"]
+    assert record.bundle_digest == row["bundle_digest"]
     assert history.newest_approval(settings()) == record
 
     (again,) = deployments(materialise(validated_deployment))
@@ -265,7 +348,7 @@ def test_a_run_that_died_before_the_alias_is_finished_with_the_same_record(skill
     skilled.client.delete_registered_model_alias(settings().model_name, "champion")
     assert len(deployments(materialise(validated_deployment))) == 1
     assert skilled.lake.scan("deployments").collect().equals(before)
-    assert skilled.champion == "1"
+    assert skilled.champion == skilled.candidate["model_version"]
 
 
 def test_a_row_added_to_the_table_by_hand_is_no_approval(skilled: World) -> None:
@@ -275,7 +358,9 @@ def test_a_row_added_to_the_table_by_hand_is_no_approval(skilled: World) -> None
     forged |= {name: row[name] for name in columns}
     forged["decided_at"] = settings().clock()
     skilled.lake.append("deployments", pl.DataFrame([forged], schema=history.SCHEMA))
-    skilled.client.set_registered_model_alias(settings().model_name, "champion", "1")
+    skilled.client.set_registered_model_alias(
+        settings().model_name, "champion", row["model_version"]
+    )
     (decided,) = deployments(materialise(validated_deployment))
     assert decided["unchanged"] is False
     assert skilled.lake.row_count("deployments") == 2
@@ -320,5 +405,6 @@ def test_noise_is_rejected_with_its_reasons_and_leaves_no_materialisation(noise:
 
 
 def test_an_alias_moved_by_hand_earns_no_materialisation(noise: World) -> None:
-    noise.client.set_registered_model_alias(settings().model_name, "champion", "1")
+    version = noise.candidate["model_version"]
+    noise.client.set_registered_model_alias(settings().model_name, "champion", version)
     assert deployments(materialise(validated_deployment)) == []

@@ -36,6 +36,7 @@ def test_everything_comes_up_and_a_crash_ends_it(tmp_path: Path) -> None:
                 "CRYPTOML_DAYS": "4",
                 "CRYPTOML_SYMBOLS": "BTC/USDT,ETH/USDT",
                 "CRYPTOML_ENSEMBLE_SIZE": "1",
+                "CRYPTOML_FAMILIES": "linear,mlp",
                 "CRYPTOML_SANDBOX_BLOCK_SECONDS": "3600",
                 "CRYPTOML_DAGSTER_PORT": str(ports["DAGSTER"]),
                 "CRYPTOML_SERVING_PORT": str(ports["SERVING"]),

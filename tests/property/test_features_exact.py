@@ -72,6 +72,25 @@ def test_a_term_cannot_be_of_a_later_bar() -> None:
         CLOSE.lag(-1)
 
 
+@settings(max_examples=5, deadline=None)
+@given(gaps=seeds)
+def test_a_lag_is_the_feature_that_many_bars_before_to_the_bit(gaps: int) -> None:
+    """Null where that is, and where its bar has no row; over holes and the first days' edge."""
+    raw = PRICES.changed_after(RAW, BARS["open_time"][0], gaps, 0.9)
+    before, rows = PRICES.make(raw, DAYS), PRICES.make(raw, DAYS[1:])
+    lags = [(feature.name, *feature.lag_of) for feature in EVERY if feature.lag_of is not None]
+    assert len(lags) == 30
+    for name, of, steps in lags:
+        then = before.select(
+            "symbol", (pl.col("event_timestamp") + steps * BAR).alias("event_timestamp"), then=of
+        )
+        pairs = rows.select("symbol", "event_timestamp", name).join(
+            then, on=["symbol", "event_timestamp"], how="left", maintain_order="left"
+        )
+        assert same_bits(pairs.select(pl.col(name)), pairs.select(pl.col("then").alias(name)))
+        assert 0 < pairs[name].null_count() < pairs.height / 2
+
+
 @pytest.mark.parametrize("day", DAYS[1:])
 def test_an_earlier_start_changes_no_bit(day: date) -> None:
     alone = price_features(BARS, [day], BAR)

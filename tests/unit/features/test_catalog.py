@@ -4,6 +4,7 @@ import dataclasses
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from tests.feature_data import make_bars
 from tests.feature_textbook import onchain_textbook, textbook
 
 FIRST = FEATURES[0]
+BY_NAME = {feature.name: feature for feature in FEATURES}
 
 
 @pytest.mark.parametrize(
@@ -37,6 +39,59 @@ def test_an_entry_that_no_table_can_hold_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         checked(dataclasses.replace(FIRST, **change))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"term": formulas.log_return().lag(2)},
+        {"term": formulas.CLOSE.lag(1)},
+        {"lag_of": ("log_return_1", 2)},
+        {"lag_of": ("log_return_3", 1)},
+        {"lag_of": ("log_return_1", 0), "term": formulas.log_return()},
+        {"lag_of": ("price", 1), "term": formulas.CLOSE.lag(1)},
+        {"lag_of": ("log_return_12", 1)},
+    ],
+    ids=["other lag", "other term", "other steps", "of another", "no lag", "no input", "unknown"],
+)
+def test_a_lag_is_one_of_a_model_input_before_it(change: dict[str, Any]) -> None:
+    lag = BY_NAME["log_return_1_lag_1"]
+    before = [BY_NAME[name] for name in ("price", "log_return_1", "log_return_3")]
+    assert checked(*before, lag)[-1] is lag
+    other = dataclasses.replace(lag, **{"window": 1, **change})
+    with pytest.raises(ValueError, match=r"feature log_return_1_lag_1 is no \w+ of \d rows before"):
+        checked(*before, other)
+
+
+@pytest.mark.parametrize("gone", ["log_return_1_lag_15", "high_low_range_lag_7"])
+def test_every_channel_holds_each_bar_of_a_window(gone: str) -> None:
+    left = [feature for feature in FEATURES if feature.name != gone]
+    name, _, _ = gone.partition("_lag_")
+    with pytest.raises(ValueError, match=f"feature {name} has the lags 1, 2, .* accepted are 1 to"):
+        checked(*left)
+    assert len(catalog.window_channels()) == 2
+    for channel in catalog.window_channels():
+        newest = BY_NAME[channel[-1]]
+        assert [BY_NAME[each].term for each in channel] == [
+            newest.term.lag(catalog.LAGS - place) for place in range(catalog.LAGS + 1)
+        ]
+
+
+def test_models_of_a_row_read_no_lag_and_models_of_windows_read_all() -> None:
+    row, window = catalog.row_inputs(), catalog.window_inputs()
+    lags = [each for each in FEATURES if each.lag_of is not None]
+    assert [each for each in window if each not in lags] == list(row)
+    assert [each for each in window if each not in row] == lags
+    assert len(lags) == 30
+    assert catalog.model_features() == tuple(each.name for each in window)
+    assert catalog.input_sets() == (row, window)
+
+
+def test_there_is_one_set_of_inputs_where_nothing_is_a_lag(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = tuple(each for each in FEATURES if each.lag_of is None)
+    monkeypatch.setattr(catalog, "FEATURES", rows)
+    assert catalog.input_sets() == (catalog.window_inputs(),)
+    assert catalog.window_channels() == ()
 
 
 def test_a_name_stands_for_one_feature() -> None:

@@ -111,9 +111,12 @@ def test_a_missing_bar_makes_exactly_the_windows_over_it_null(
     rows = of_symbol(price_features(bars.filter(~lost), DAYS, BAR, (feature,)), "ETH/USDT")
     assert rows.height == 3 * 288 - 1
     null = rows.filter(pl.col(feature.name).is_null(), pl.col("event_timestamp") > gap)
-    # A return needs only its two ends; every other window needs all its bars.
+    # A return needs only its two ends; every other window needs all its bars. Lags have it later.
     ends = "return_" in feature.name or feature.name.startswith("momentum")
-    after = [feature.warmup] if ends else range(1, feature.warmup + 1)
+    later = feature.lag_of[1] if feature.lag_of else 0
+    reach = feature.warmup - later
+    over = {0, reach} if ends else range(reach + 1)
+    after = [later + bar for bar in sorted(over) if later + bar]
     assert null["event_timestamp"].to_list() == [gap + (bar + 1) * BAR for bar in after]
 
 

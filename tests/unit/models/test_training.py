@@ -4,15 +4,24 @@ import dataclasses
 import subprocess
 import sys
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 
 from cryptoml_assets.errors import TrainingDataError
-from cryptoml_assets.models.candidates import Trained, train_candidate
+from cryptoml_assets.models import training
+from cryptoml_assets.models.candidates import Trained, folds_of, train_candidate
+from cryptoml_assets.models.checkpoints import Checkpoints
+from cryptoml_assets.models.layout import Runner
+from cryptoml_assets.models.options import FAMILIES, Family
+from cryptoml_assets.models.rows import Rows, rows_from_frame
 from cryptoml_assets.models.task import Task
+from cryptoml_assets.models.training import TrainedFolds, train_folds
+from cryptoml_serving.contract.bundle import load_bundle
 from tests import model_worlds
 
 CONFIG, TASK = model_worlds.CONFIG, model_worlds.TASK
@@ -40,9 +49,14 @@ def test_a_planted_signal_and_clustered_volatility_are_found(trained: Trained) -
 
 def test_the_learning_curve_falls(trained: Trained) -> None:
     for member in range(CONFIG.ensemble_size):
-        losses = [e.validation_loss for e in trained.history if e.member == member]
+        losses = [e.validation_loss for e in trained.history if (e.fold, e.member) == (1, member)]
         assert min(losses) < losses[0] or len(losses) == 1
-    assert {epoch.member for epoch in trained.history} == {0, 1}
+    assert {(epoch.fold, epoch.member) for epoch in trained.history} == {
+        (0, 0),
+        (0, 1),
+        (1, 0),
+        (1, 1),
+    }
 
 
 def test_the_manifest_tells_the_window_and_stays_clear_of_the_test(trained: Trained) -> None:
@@ -56,13 +70,15 @@ def test_the_manifest_tells_the_window_and_stays_clear_of_the_test(trained: Trai
 
 
 def test_no_test_row_changes_the_model(trained: Trained, tmp_path: Path) -> None:
-    """Wrecking every test label leaves the trained program the same to the byte."""
+    """Wrecking every test row leaves the trained program the same to the byte."""
     rows = model_worlds.training_set(signal=SIGNAL, days=8)
     start = trained.manifest.test_start
     wrecked = rows.with_columns(
-        label=pl.when(pl.col("event_timestamp") >= start)
-        .then(-9 * pl.col("label"))
-        .otherwise("label")
+        pl.when(pl.col("event_timestamp") >= start)
+        .then(-9 * pl.col(name))
+        .otherwise(name)
+        .alias(name)
+        for name in ("label", *(feature.name for feature in TASK.features))
     )
     again = train(tmp_path, wrecked)
     assert again.manifest.metrics != trained.manifest.metrics
@@ -70,9 +86,91 @@ def test_no_test_row_changes_the_model(trained: Trained, tmp_path: Path) -> None
         assert (again.folder / name).read_bytes() == (trained.folder / name).read_bytes()
 
 
-def test_another_seed_gives_another_model(trained: Trained, tmp_path: Path) -> None:
-    other = dataclasses.replace(TASK, training=dataclasses.replace(CONFIG, seed=8, epochs=1))
-    assert train(tmp_path, task=other).digest != trained.digest
+def short(**changes: Any) -> Task:
+    training = dataclasses.replace(CONFIG, epochs=2, ensemble_size=1, **changes)
+    return dataclasses.replace(TASK, training=training)
+
+
+def test_another_seed_gives_another_model(tmp_path: Path) -> None:
+    one = train(tmp_path / "one", task=short(seed=7))
+    other = train(tmp_path / "other", task=short(seed=8))
+    assert one.digest != other.digest
+
+
+@pytest.fixture(scope="module")
+def rows() -> Rows:
+    frame = model_worlds.training_set(signal=SIGNAL, days=8)
+    return rows_from_frame(frame, [feature.name for feature in TASK.features])
+
+
+def test_nothing_from_a_folds_test_on_reaches_its_model_or_the_search(rows: Rows) -> None:
+    """Scaling, networks and units of a fold, with the rows wrecked or not; so is the search's."""
+    task, folds = short(search_trials=3), folds_of(rows, TASK)
+    quiet = partial(train_folds, folds=folds, task=task, log=lambda _: None)
+    honest = quiet(rows)
+    for number, split in enumerate(folds):
+        later = rows.events >= split.test_start
+        wrecked = dataclasses.replace(
+            rows,
+            features=np.where(later[:, None], -9 * rows.features, rows.features),
+            labels=np.where(later, -9 * rows.labels, rows.labels),
+        )
+        found = quiet(wrecked)
+        assert (found.learning_rate, found.weight_decay) == (
+            honest.learning_rate,
+            honest.weight_decay,
+        )
+        expected = honest.ensembles[number].arrays()
+        for name, values in found.ensembles[number].arrays().items():
+            assert np.array_equal(values, expected[name]), (number, name)
+
+
+def test_a_training_killed_between_two_slices_goes_on_to_the_same_numbers(
+    rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "_SLICE", 2)
+    task = dataclasses.replace(
+        TASK, training=dataclasses.replace(CONFIG, epochs=6, ensemble_size=1)
+    )
+    lines: list[str] = []
+
+    def run(*, checkpoints: Checkpoints | None = None) -> TrainedFolds:
+        return train_folds(
+            rows, folds_of(rows, TASK), task, checkpoints=checkpoints, log=lines.append
+        )
+
+    whole = run()
+    advance, calls = Runner.advance, []
+
+    def dies(self: Runner, *arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return advance(self, *arguments)
+
+    with monkeypatch.context() as killing:
+        killing.setattr(Runner, "advance", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run(checkpoints=Checkpoints(tmp_path / "kept", timedelta(0), lines.append))
+    resumed = run(checkpoints=Checkpoints(tmp_path / "kept", timedelta(0), lines.append))
+    assert any("going on from a checkpoint" in line for line in lines)
+    assert resumed.history == whole.history
+    for one, other in zip(resumed.ensembles, whole.ensembles, strict=True):
+        pairs = zip(one.arrays().values(), other.arrays().values(), strict=True)
+        assert all(np.array_equal(left, right) for left, right in pairs)
+
+
+def test_a_broken_checkpoint_costs_time_and_nothing_else(rows: Rows, tmp_path: Path) -> None:
+    lines: list[str] = []
+    kept = Checkpoints(tmp_path / "kept", timedelta(0), lines.append)
+    folds = folds_of(rows, TASK)
+    whole = train_folds(rows, folds, short(), checkpoints=kept, log=lines.append)
+    for file in (file for file in (tmp_path / "kept").rglob("*") if file.is_file()):
+        file.write_bytes(b"cut short")
+    again = Checkpoints(tmp_path / "kept", timedelta(0), lines.append)
+    assert train_folds(rows, folds, short(), checkpoints=again, log=lines.append).history == (
+        whole.history
+    )
 
 
 def test_another_process_builds_the_same_bundle(trained: Trained, tmp_path: Path) -> None:
@@ -96,7 +194,7 @@ def test_a_feature_without_values_is_named_and_survived(tmp_path: Path) -> None:
     one = dataclasses.replace(CONFIG, epochs=1, ensemble_size=1)
     trained = train(tmp_path, empty, dataclasses.replace(TASK, training=one))
     assert trained.unseen == ("mvrv_ratio",)
-    assert np.isfinite(trained.answers["expected_return"]).all()
+    assert np.isfinite(trained.folds[-1].answers["expected_return"]).all()
 
 
 def test_labels_that_never_vary_in_the_fit_part_are_refused(tmp_path: Path) -> None:
@@ -119,3 +217,17 @@ def test_a_loss_that_explodes_is_reported_with_the_setting_to_change(tmp_path: P
 def test_impossible_layers_are_refused_before_any_work(widths: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="hidden_units"):
         dataclasses.replace(CONFIG, hidden_units=widths)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_becomes_a_bundle_that_answers_as_its_trainer(
+    family: Family, tmp_path: Path
+) -> None:
+    quick = dataclasses.replace(CONFIG, epochs=1, ensemble_size=1)
+    task = dataclasses.replace(model_worlds.task_of(family), training=quick, folds=1)
+    trained = train(tmp_path, task=task)
+    bundle = load_bundle(tmp_path, expected_digest=trained.digest)
+    newest = trained.folds[-1]
+    for name, answers in bundle.predict(newest.rows.features).items():
+        assert answers == pytest.approx(newest.answers[name], abs=1e-6)
+    assert set(trained.manifest.metrics) >= {"trials", "sharpe_net", "crps_skill"}

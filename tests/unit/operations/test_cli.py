@@ -23,7 +23,18 @@ def cryptoml(*arguments: str, **environment: str) -> subprocess.CompletedProcess
 def test_help_lists_every_command() -> None:
     done = cryptoml("--help")
     assert done.returncode == 0
-    for command in ("demo", "up", "sandbox", "serve", "backfill", "import", "doctor", "settings"):
+    commands = (
+        "demo",
+        "up",
+        "sandbox",
+        "serve",
+        "backfill",
+        "import",
+        "retrain",
+        "doctor",
+        "settings",
+    )
+    for command in (*commands, "settings"):
         assert command in done.stdout
 
 
@@ -45,6 +56,8 @@ def test_help_lists_every_command() -> None:
         ),
         (("import", "bars.csv"), {}, "CRYPTOML_WORLD=simulated: its prices are made up"),
         (("import", "bars.csv", "--world", "live"), {}, "bars.csv: no such file or folder"),
+        (("retrain", "--run", "x"), {}, "give --verify, --out DIR or both"),
+        (("retrain", "--run", "x", "--verify"), {}, "no training run has been tracked yet"),
     ],
 )
 def test_bad_input_stops_at_start_in_one_message(
