@@ -106,17 +106,18 @@ def candidate_models(
             )
             versions[family] = newest
     missing = [task for family, task in wanted.items() if family not in versions]
-    learnt: dict[str, Trained] = {}
+    plots: dict[str, dict[str, Figure]] = {}
     if missing:
         session = _Session(context, tracker, rows, inputs, configured)
         session.prepare(missing)
         with tempfile.TemporaryDirectory() as work:
             # All are trained before any is registered: a family that fails leaves nothing behind.
             learnt = {task.family: session.train(task, Path(work, task.family)) for task in missing}
+            plots = {family: _plots(trained) for family, trained in learnt.items()}
             for task in missing:
-                trained, folder = learnt[task.family], Path(work, task.family)
-                versions[task.family] = session.register(task, trained, folder)
-    return _result(tracker, {family: versions[family] for family in wanted}, learnt)
+                family, folder = task.family, Path(work, task.family)
+                versions[family] = session.register(task, learnt[family], plots[family], folder)
+    return _result(tracker, {family: versions[family] for family in wanted}, plots)
 
 
 @dataclass
@@ -190,7 +191,9 @@ class _Session:
             )
         return trained
 
-    def register(self, task: Task, trained: "Trained", folder: Path) -> Any:
+    def register(
+        self, task: Task, trained: "Trained", plots: "Mapping[str, Figure]", folder: Path
+    ) -> Any:
         """Record what a training left behind, register it, and forget its checkpoints."""
         from cryptoml_assets.models.record import write_record  # noqa: PLC0415
         from cryptoml_assets.models.registration import Candidate, register  # noqa: PLC0415
@@ -203,7 +206,7 @@ class _Session:
             record=write_record(_laid_out(task, trained), self.rows, triggered_by=asked),
             parameters=_parameters(self.configured),
             tags={TRIGGER_TAG: asked, **upstream},
-            figures={f"{name}.png": figure for name, figure in _plots(trained).items()},
+            figures={f"{name}.png": figure for name, figure in plots.items()},
             training_set=self.rows,
         )
         with self.tracker.run(self.context, task.family) as run:
@@ -229,7 +232,7 @@ def _laid_out(task: Task, trained: "Trained") -> Task:
 
 
 def _result(
-    tracker: Tracker, versions: Mapping[str, Any], learnt: "Mapping[str, Trained]"
+    tracker: Tracker, versions: Mapping[str, Any], plots: "Mapping[str, Mapping[str, Figure]]"
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """A row for each registered version, as the tracker has it, and what was drawn of new ones."""
     from cryptoml_assets.models.registration import out_of_sample_figures  # noqa: PLC0415
@@ -247,21 +250,21 @@ def _result(
         }
         for family, version in versions.items()
     ]
-    plots = {
+    drawn = {
         f"{name}_{family}": figure_metadata(figure)
-        for family, trained in learnt.items()
-        for name, figure in _plots(trained).items()
+        for family, own in plots.items()
+        for name, figure in own.items()
     }
     return dg.MaterializeResult(
         value=pl.DataFrame(rows, schema=_TYPES),
         metadata={
             "families": len(rows),
-            "trained": list(learnt),
-            "reused": [family for family in versions if family not in learnt],
+            "trained": list(plots),
+            "reused": [family for family in versions if family not in plots],
             "source": sorted({version.tags[SOURCE_TAG] for version in versions.values()}),
             "git_commit": sorted({run.data.tags["git_commit"] for run in runs.values()}),
             "figures": dg.MetadataValue.md(_figures_table(figures)),
-            **plots,
+            **drawn,
         },
     )
 

@@ -59,7 +59,6 @@ class TrainedFolds:
         weight_decay: of AdamW, as searched for; likewise.
         trials: configurations that were tried.
         vectorised: whether all networks were trained as one program.
-        compile_seconds: time spent on compiling what trains the members.
     """
 
     ensembles: tuple[Ensemble, ...]
@@ -68,7 +67,6 @@ class TrainedFolds:
     weight_decay: float
     trials: int
     vectorised: bool
-    compile_seconds: float
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,7 @@ def train_folds(
             for fold, (graph, params) in zip(prepared, models, strict=True)
         )
         log(f"linear: solved {len(folds)} folds with {len(PENALTIES)} penalties each")
-        return TrainedFolds(ensembles, (), 0.0, 0.0, len(PENALTIES), vectorised, 0.0)
+        return TrainedFolds(ensembles, (), 0.0, 0.0, len(PENALTIES), vectorised)
     return _descend(prepared, task, vectorised=vectorised, checkpoints=checkpoints, log=log)
 
 
@@ -158,6 +156,7 @@ def _descend(
     choice = search(Runner(program, data[:1], vectorised, log), starts[0], config, log)
     runner = Runner(program, data, vectorised, log)
     states = _trained(runner, starts, choice, config, checkpoints)
+    log(f"of the time, {runner.compile_seconds:.1f} s went into compiling")
     ensembles = tuple(
         Ensemble(
             fold.scaling,
@@ -177,7 +176,6 @@ def _descend(
         choice.weight_decay,
         choice.trials,
         runner.vectorised,
-        runner.compile_seconds,
     )
 
 
