@@ -1,7 +1,8 @@
 """Sides of a benchmark in processes of their own: ours, and peers in environments of their own.
 
-Peers are pinned in ``bench/peers/NAME.txt``. Nothing of ours imports them. They are started as
-commands, or by a worker that imports nothing of ours and prints one line of JSON.
+Peers are pinned in ``bench/peers/NAME.txt``, locked from a ``NAME.in`` where there is one. Nothing
+of ours imports them. They are started as commands, or by a worker that imports nothing of ours and
+prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ def ready(name: str) -> Path:
 
 def pins(name: str) -> str:
     """The pins of a peer, for a person."""
-    lines = (_PEERS / f"{name}.txt").read_text().splitlines()
+    asked = _PEERS / f"{name}.in"
+    path = asked if asked.exists() else asked.with_suffix(".txt")
+    lines = path.read_text().splitlines()
     return ", ".join(line for line in lines if not line.startswith("#"))
 
 

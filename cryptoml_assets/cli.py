@@ -14,9 +14,11 @@ from typing import Annotated, Literal
 
 import typer
 
+from cryptoml_assets import cli_delivery, cli_deployment, cli_keys, cli_monitoring
+from cryptoml_assets.cli_world import ReplayOption, WorldOption, load_settings
 from cryptoml_assets.errors import CryptomlError
-from cryptoml_assets.settings import Settings, settings
-from cryptoml_serving.contract.settings import SettingsError, World
+from cryptoml_assets.production.parts import Part
+from cryptoml_serving.contract.settings import SettingsError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,18 +26,7 @@ app = typer.Typer(
     help="From exchange and chain to an approved, served, monitored prediction.",
 )
 
-WorldOption = Annotated[World | None, typer.Option(help="simulated, replay or live")]
-ReplayOption = Annotated[
-    Path | None, typer.Option(help="folder of recorded data; implies --world replay")
-]
 DayOption = Annotated[datetime, typer.Option(formats=["%Y-%m-%d"])]
-
-#: What a world asks for unless the user has set it. Direction is close to unpredictable on real
-#: prices, intervals are not; a day of mainnet blocks is 7,200 blocks with all their transactions.
-_WORLD_DEFAULTS = {
-    World.REPLAY: {"CRYPTOML_GATE_CLAIM": "distribution"},
-    World.LIVE: {"CRYPTOML_GATE_CLAIM": "distribution", "CRYPTOML_BLOCK_DAYS": "1"},
-}
 
 
 def main() -> None:
@@ -52,35 +43,25 @@ def main() -> None:
         sys.exit(1)
 
 
-def _load(world: World | None, replay: Path | None) -> Settings:
-    """Settings with the command line's world; everything is checked before anything starts."""
-    from cryptoml_assets.operations.variables import check_environment  # noqa: PLC0415
-
-    if replay is not None and not replay.is_dir():
-        raise SettingsError(
-            f"--replay {replay}: no such folder; expected ohlcv/ and onchain/ in it"
-        )
-    if replay is not None:
-        world = World.REPLAY
-        os.environ["CRYPTOML_SANDBOX_REPLAY"] = str(replay.resolve())
-    if world is World.REPLAY and "CRYPTOML_SANDBOX_REPLAY" not in os.environ:
-        raise SettingsError("--world replay needs a folder of recorded data: --replay DIR")
-    if world is not None:
-        os.environ["CRYPTOML_WORLD"] = world.value
-    check_environment()
-    settings.cache_clear()
-    for variable, value in _WORLD_DEFAULTS.get(settings().world, {}).items():
-        os.environ.setdefault(variable, value)
-    settings.cache_clear()
-    return settings()
-
-
 @app.command()
-def demo(world: WorldOption = None, replay: ReplayOption = None) -> None:
+def demo(
+    world: WorldOption = None,
+    replay: ReplayOption = None,
+    profile: Annotated[
+        Literal["embedded", "production"],
+        typer.Option(help="files and SQLite, or PostgreSQL, Redis and S3 started here"),
+    ] = "embedded",
+) -> None:
     """Run the main job once, world to prediction; the last line is one JSON object."""
     from cryptoml_assets.operations.demo import demo as run  # noqa: PLC0415
 
-    run(_load(world, replay))
+    if profile == "embedded":
+        run(load_settings(world, replay))
+        return
+    from cryptoml_assets.production.profile import production_profile  # noqa: PLC0415
+
+    with production_profile(load_settings(world, replay)) as configured:
+        run(configured)
 
 
 @app.command()
@@ -88,21 +69,36 @@ def up(world: WorldOption = None, replay: ReplayOption = None) -> None:
     """Keep the world up: sandbox, Dagster UI, inference API, MLflow UI. Ctrl-C stops all."""
     from cryptoml_assets.operations.up import up as run  # noqa: PLC0415
 
-    run(_load(world, replay))
+    run(load_settings(world, replay))
 
 
 @app.command()
 def sandbox() -> None:
     """Run the local exchange, chain and metrics world alone."""
-    _load(None, None)
+    load_settings(None, None)
     os.execv(sys.executable, [sys.executable, "-m", "cryptoml_sandbox"])  # noqa: S606
 
 
 @app.command()
 def serve() -> None:
     """Run the inference service alone; it answers once a model is approved."""
-    _load(None, None)
+    load_settings(None, None)
     os.execv(sys.executable, [sys.executable, "-m", "cryptoml_serving"])  # noqa: S606
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def dagster(
+    context: typer.Context,
+    part: Annotated[Part, typer.Argument(help="webserver, daemon or api (code server, runs)")],
+) -> None:
+    """Run a part of Dagster over the instance of these settings; further arguments are its own."""
+    from cryptoml_assets.production.parts import command, environment  # noqa: PLC0415
+
+    variables = environment(load_settings(None, None))
+    arguments = command(part, context.args)
+    os.execve(arguments[0], arguments, variables)  # noqa: S606 - our own environment's program
 
 
 @app.command()
@@ -110,7 +106,7 @@ def backfill(start: DayOption, end: DayOption, world: WorldOption = None) -> Non
     """Materialise every daily asset from START to END (both days included) in one run."""
     from cryptoml_assets.operations.backfill import backfill as run  # noqa: PLC0415
 
-    run(_load(world, None), start.date(), end.date())
+    run(load_settings(world, None), start.date(), end.date())
 
 
 @app.command("import")
@@ -134,7 +130,7 @@ def import_recorded(
     from cryptoml_assets.prices.importer.notes import Answers  # noqa: PLC0415
 
     answers = Answers(symbol=symbol, venue=venue, stamp=stamp, last=last, zone=zone)
-    import_bars(_load(world, None), path, answers, dry_run=dry_run)
+    import_bars(load_settings(world, None), path, answers, dry_run=dry_run)
 
 
 @app.command()
@@ -158,7 +154,7 @@ def why(
     """Say why a value of price_features is null: which bars are missing, and why."""
     from cryptoml_assets.operations.explain import explain  # noqa: PLC0415
 
-    for line in explain(_load(world, None), feature, symbol, at):
+    for line in explain(load_settings(world, None), feature, symbol, at):
         typer.echo(line)
 
 
@@ -180,7 +176,7 @@ def retrain(
     if not verify and out is None:
         raise SettingsError("nothing to do with the bundle: give --verify, --out DIR or both")
     outcome = again(
-        _load(world, None), run, out=out, compare=verify, say=partial(typer.echo, err=True)
+        load_settings(world, None), run, out=out, compare=verify, say=partial(typer.echo, err=True)
     )
     lines = [json.dumps(outcome.told())] if as_json else summary(outcome)
     typer.echo("\n".join(lines))
@@ -203,6 +199,11 @@ def show_settings() -> None:
     from cryptoml_assets.operations.variables import example  # noqa: PLC0415
 
     typer.echo(example(), nl=False)
+
+
+for _command in (*cli_deployment.COMMANDS, *cli_monitoring.COMMANDS, *cli_delivery.COMMANDS):
+    app.command(_command.__name__.replace("_", "-"))(_command)
+app.add_typer(cli_keys.app, name="keys")
 
 
 if __name__ == "__main__":

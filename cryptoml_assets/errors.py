@@ -16,7 +16,12 @@
     ├── TrainingResourcesError    a training that needs more memory than it may use
     ├── TrainingRecordError       a run that cannot be trained again from what it left behind
     ├── UnsafeFolderError         a folder of programs that somebody else can write to
-    └── ApprovalError             no trustworthy verdict on a model, or a key that cannot sign
+    ├── ApprovalError             no trustworthy verdict on a model, or a key that cannot sign
+    ├── IdentityError             nobody can be named as who decides
+    ├── ServiceMetricsError       the inference service tells no metrics
+    ├── ManifestError             a file of Kubernetes manifests that cannot be read as such
+    ├── GrafanaError              Grafana does not answer, or refuses token or dashboard
+    └── NoticeNotSentError        a notice did not arrive; see `notices.errors`
 """
 
 from __future__ import annotations
@@ -80,3 +85,23 @@ class UnsafeFolderError(CryptomlError):
 
 class ApprovalError(CryptomlError):
     """No trustworthy verdict on a model, or a key that cannot sign."""
+
+
+class IdentityError(CryptomlError):
+    """Nobody can be named as who decides: a token is needed, or not to be trusted."""
+
+
+class ServiceMetricsError(CryptomlError):
+    """The inference service does not tell its metrics; the message names the address and why."""
+
+
+class ManifestError(CryptomlError):
+    """A file of Kubernetes manifests cannot be read as such; the message never holds a value."""
+
+
+class GrafanaError(CryptomlError):
+    """Grafana does not take the dashboard; the message names the address and its answer."""
+
+
+class NoticeNotSentError(CryptomlError):
+    """A notice did not arrive."""

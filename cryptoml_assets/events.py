@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from datetime import date
+from typing import Any
 
 import dagster as dg
 
@@ -27,3 +28,31 @@ def newest_events(
             event = record.asset_materialization
             if event is not None and event.partition is not None:
                 yield date.fromisoformat(event.partition), record, event
+
+
+def events_after(
+    instance: dg.DagsterInstance,
+    key: dg.AssetKey,
+    number: int,
+    limit: int,
+    *,
+    observations: bool = False,
+) -> list[dg.EventLogRecord]:
+    """The oldest ``limit`` materialisations, or observations, that came after event ``number``."""
+    fetch = instance.fetch_observations if observations else instance.fetch_materializations
+    asked = dg.AssetRecordsFilter(key, after_storage_id=number)
+    return list(fetch(asked, limit=limit, ascending=True).records)
+
+
+def newest_numbers(
+    instance: dg.DagsterInstance, key: dg.AssetKey, limit: int, *, observations: bool = False
+) -> list[int]:
+    """Numbers of the newest ``limit`` materialisations, or observations, the newest first."""
+    fetch = instance.fetch_observations if observations else instance.fetch_materializations
+    return [record.storage_id for record in fetch(key, limit=limit).records]
+
+
+def told(record: dg.EventLogRecord) -> dict[str, Any]:
+    """The metadata of a materialisation or observation, as plain values."""
+    event = record.asset_materialization or record.event_log_entry.asset_observation
+    return {} if event is None else {name: each.value for name, each in event.metadata.items()}

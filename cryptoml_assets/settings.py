@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode
 
+from cryptoml_assets.deployment.options import GateSettings
 from cryptoml_assets.models.options import (
     FAMILIES,
     Family,
@@ -18,6 +19,8 @@ from cryptoml_assets.models.options import (
     Precision,
     SearchMethod,
 )
+from cryptoml_assets.monitoring.options import MonitoringSettings
+from cryptoml_assets.production.options import ProductionSettings
 from cryptoml_serving.contract.settings import (
     Counts,
     Duration,
@@ -39,11 +42,10 @@ _PUBLIC_CHAIN_NODE = "https://ethereum-rpc.publicnode.com"
 _PUBLIC_METRICS_API = "https://community-api.coinmetrics.io"
 
 
-class Settings(SharedSettings):
+class Settings(GateSettings, MonitoringSettings, ProductionSettings, SharedSettings):
     """Settings of the asset graph and of the ``cryptoml`` command."""
 
     # world
-    lake: str = Field("", description="folder or s3:// address of the lake; empty: in the home")
     start: date = Field(date(2024, 1, 1), description="first day of the daily partitions (UTC)")
     days: int = Field(60, description="days of history a demo or training run covers", ge=2)
     venue: str = Field("binance", description="ccxt id of the exchange")
@@ -189,38 +191,7 @@ class Settings(SharedSettings):
     )
     seed: int = Field(7, description="seed of weights, shuffles and bootstraps", ge=0, lt=2**31)
 
-    # gate
-    gate_claim: Literal["direction", "distribution"] = Field(
-        "direction",
-        description="skill a model must prove to be approved: direction or distribution",
-    )
-    gate_significance: float = Field(
-        0.05, description="largest one-sided block-bootstrap p-value of the skill", gt=0, lt=1
-    )
-    gate_coverage_tolerance: float = Field(
-        0.05,
-        description="largest distance of the 90 % interval's coverage from 0.90, sampling error "
-        "apart",
-        gt=0,
-        lt=1,
-    )
-    gate_suspected_leak: float = Field(
-        0.65, description="directional accuracy above which a leak is suspected", gt=0.5, le=1
-    )
-    gate_minimum_rows: int = Field(
-        1000, description="least number of out-of-sample rows a verdict needs", ge=1
-    )
-
-    # monitoring
-    drift_threshold: float = Field(
-        0.25, description="population stability index above which a feature has drifted", gt=0
-    )
-    drift_share: float = Field(
-        0.3, description="share of drifted features that asks for a retrain", gt=0, le=1
-    )
-    retrain_cooldown: Duration = Field(
-        timedelta(hours=6), description="least time between two retrains asked for by drift"
-    )
+    # operations
     freshness: Duration = Field(
         timedelta(minutes=30), description="age past which raw and feature assets are stale"
     )
@@ -257,11 +228,6 @@ class Settings(SharedSettings):
         return timedelta(**{_UNITS[self.timeframe[-1]]: int(self.timeframe[:-1])})
 
     @property
-    def lake_uri(self) -> str:
-        """Where the lake's tables live: the address set, or a folder under the home."""
-        return self.lake or str(self.home_path / "lake")
-
-    @property
     def venue_address(self) -> str | None:
         """Base URL of the exchange, or none for ccxt's own public one."""
         if self.venue_url or self.world is World.LIVE:
@@ -283,7 +249,17 @@ class Settings(SharedSettings):
     @property
     def private_key_path(self) -> Path:
         """The PEM file with the Ed25519 key that signs approvals."""
-        return self.home_path / "keys" / "approval.key"
+        return self.approval_private_key or self.home_path / "keys" / "approval.key"
+
+    @property
+    def artifacts_address(self) -> str:
+        """Where the artifacts of a new MLflow experiment go: the address set, or a folder."""
+        return self.artifacts or str(self.home_path / "mlartifacts")
+
+    @property
+    def checkpoints_path(self) -> Path:
+        """The folder of the checkpoints of trainings."""
+        return self.checkpoints or self.home_path / "checkpoints"
 
     @property
     def training_window(self) -> timedelta:

@@ -106,7 +106,7 @@ def bucket_starts(times_ms: Integers, interval: str) -> Integers:
 def closings(starts_ms: Integers, interval: str) -> Integers:
     """When bars of ``interval`` that open at these instants close."""
     if interval == MONTH:
-        months = starts_ms.astype("datetime64[ms]").astype("datetime64[M]") + 1
+        months = starts_ms.astype("datetime64[ms]").astype("datetime64[M]") + np.timedelta64(1, "M")
         ends: Integers = months.astype("datetime64[ms]").astype(np.int64)
         return ends
     return starts_ms + INTERVALS[interval]
@@ -122,7 +122,7 @@ def shift_bucket(start_ms: int, interval: str, count: int) -> int:
     """Opening of the bar ``count`` bars after the one that opens at ``start_ms``."""
     if interval != MONTH:
         return start_ms + count * INTERVALS[interval]
-    month = np.datetime64(start_ms, "ms").astype("datetime64[M]") + count
+    month = np.datetime64(start_ms, "ms").astype("datetime64[M]") + np.timedelta64(count, "M")
     return int(month.astype("datetime64[ms]").astype(np.int64))
 
 

@@ -1,10 +1,15 @@
-"""The world's clock: real, frozen, or running from a chosen instant at a chosen speed."""
+"""The world's clock: real, frozen, running at a chosen speed, or moved by whoever writes a file."""
 
 from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+from cryptoml_serving.contract.settings import read_clock
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -63,6 +68,25 @@ class FrozenClock:
         self._at = at.astimezone(UTC)
 
 
+class FileClock:
+    """A clock that shows the instant a file holds: one file for every process of a world."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def now(self) -> datetime:
+        """The instant the file holds now, UTC.
+
+        Raises:
+            SettingsError: it holds none.
+        """
+        return read_clock(self._file)
+
+    def now_ms(self) -> int:
+        """The same, in whole milliseconds since 1970-01-01."""
+        return to_ms(self.now())
+
+
 class RunningClock:
     """A clock that was at ``start`` when made and has run ``speed`` times as fast since."""
 
@@ -81,14 +105,24 @@ class RunningClock:
         return to_ms(self.now())
 
 
-def make_clock(*, now: datetime | None, start: datetime | None, speed: float) -> Clock:
+def make_clock(
+    *, now: datetime | None, start: datetime | None, speed: float, file: Path | None = None
+) -> Clock:
     """The clock a world asks for.
 
     Args:
-        now: stand still here; wins over the others.
+        now: stand still here; wins over start and speed.
         start: run from here; none with another speed than 1 means from the real present.
         speed: seconds of this world in one real second.
+        file: holds the instant it is; wins over all others.
+
+    Raises:
+        SettingsError: the file holds no instant.
     """
+    if file is not None:
+        clock = FileClock(file)
+        clock.now()
+        return clock
     if now is not None:
         return FrozenClock(now)
     if start is None and speed == 1.0:

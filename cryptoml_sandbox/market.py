@@ -9,6 +9,7 @@ import numpy as np
 
 from cryptoml_sandbox.bars import MINUTE_MS, WEEK_MS, Bars
 from cryptoml_sandbox.path import MarketPath, PathChunk
+from cryptoml_sandbox.regimes import Ways
 from cryptoml_sandbox.streams import stream
 from cryptoml_sandbox.trades import Trades, make_trades
 from cryptoml_sandbox.volatility import CHUNK_MINUTES, mean_reverting
@@ -68,20 +69,26 @@ class SimulatedMarket:
         seed: seed of every draw.
         signal: strength of the planted predictability (see `cryptoml_sandbox.path`).
         genesis_ms: UTC midnight of the first bar, milliseconds since 1970.
+        changes: when it changes its ways, in their order.
     """
 
     source = "simulated"
     bar_ms = MINUTE_MS
 
     def __init__(
-        self, symbols: tuple[Symbol, ...], *, seed: int, signal: float, genesis_ms: int
+        self,
+        symbols: tuple[Symbol, ...],
+        *,
+        seed: int,
+        signal: float,
+        genesis_ms: int,
+        changes: tuple[Ways, ...] = (),
     ) -> None:
         self.symbols = symbols
         self._seed = seed
         self._genesis = genesis_ms
-        self._path = MarketPath(
-            seed, signal, (genesis_ms - _FIRST_MONDAY_MS) % WEEK_MS // MINUTE_MS
-        )
+        first_minute_of_week = (genesis_ms - _FIRST_MONDAY_MS) % WEEK_MS // MINUTE_MS
+        self._path = MarketPath(seed, (Ways(0, signal), *changes), first_minute_of_week)
         self._kept: OrderedDict[tuple[str, int], Bars] = OrderedDict()
 
     def extent(self, symbol: Symbol) -> tuple[int, int | None]:

@@ -1,6 +1,7 @@
 """The simulated market's path: log prices and log-volatility of every minute since genesis.
 
-A pure function of the seed and the signal. The log return of minute t is
+A pure function of the seed and the market's ways, signal and volatility, which may change
+(`cryptoml_sandbox.regimes`). The log return of minute t is
 
     r(t) = e(t) - signal * 0.28 / 60 * (e(t-1) + ... + e(t-60)),    e(t) = v(t) * z(t)
 
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from cryptoml_sandbox.regimes import Ways, signals, volatilities
 from cryptoml_sandbox.streams import stream
 from cryptoml_sandbox.volatility import (
     CHUNK_MINUTES,
@@ -76,13 +78,13 @@ class MarketPath:
 
     Args:
         seed: seed of every draw.
-        signal: strength of the planted reversal, 0 for none.
+        ways: strength of the planted reversal and of the volatility, from genesis on.
         first_minute_of_week: minutes from Monday's midnight to genesis.
     """
 
-    def __init__(self, seed: int, signal: float, first_minute_of_week: int) -> None:
+    def __init__(self, seed: int, ways: tuple[Ways, ...], first_minute_of_week: int) -> None:
         self._seed = seed
-        self._reversal = signal * REVERSAL / MEMORY_MINUTES
+        self._ways = ways
         self._season = season(first_minute_of_week)
         self._market: list[_MarketChunk] = []
         self._market_state = stream(seed, "market", "start").standard_normal(len(COMMON)).tolist()
@@ -114,12 +116,15 @@ class MarketPath:
         log_volatility = market.log_volatility + symbol.own_deviation * own
         variance = sum(part.deviation**2 for part in COMMON) + symbol.own_deviation**2
         scale = symbol.volatility / np.sqrt(_MINUTES_A_YEAR) * np.exp(-variance)
-        deviation = scale * np.exp(log_volatility)
+        factor = volatilities(self._ways, index)
+        deviation = scale * np.exp(log_volatility) * factor
         past = np.concatenate([state.recent, deviation * shock])
         total = np.concatenate([[0.0], np.cumsum(past)])
-        reversal = self._reversal * (total[MEMORY_MINUTES:-1] - total[: -MEMORY_MINUTES - 1])
+        strength = signals(self._ways, index) * REVERSAL / MEMORY_MINUTES
+        reversal = strength * (total[MEMORY_MINUTES:-1] - total[: -MEMORY_MINUTES - 1])
         log_price = state.log_price + np.cumsum(past[MEMORY_MINUTES:] - reversal)
         after = _PairState(float(log_price[-1]), float(own[-1]), past[-MEMORY_MINUTES:])
+        log_volatility = log_volatility + np.log(factor)
         return PathChunk(state.log_price, log_price, log_volatility, deviation, shock), after
 
     def _market_chunk(self, index: int) -> _MarketChunk:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,6 +14,7 @@ from cryptoml_sandbox.symbols import listed
 from cryptoml_serving.contract.settings import Duration, EnvironmentSettings, Instant, Names
 
 _PREFIX = "CRYPTOML_SANDBOX_"
+_MOST_SIGNAL = 2.5
 Rate = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -40,6 +42,32 @@ def _in_order(span: tuple[datetime, datetime]) -> tuple[datetime, datetime]:
 
 #: From one instant until another, the second excluded.
 Span = Annotated[tuple[Instant, Instant], AfterValidator(_in_order)]
+
+
+class Regime(BaseModel):
+    """Other ways of the simulated market, from one instant on until the next ones."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    since: Instant = Field(alias="from", description="first instant of it")
+    signal: float | None = Field(
+        None,
+        description="strength of the planted reversal; below 0 the past hour goes on instead; "
+        "none: the world's own",
+        ge=-_MOST_SIGNAL,
+        le=_MOST_SIGNAL,
+    )
+    volatility: float = Field(
+        1.0, description="what the deviation of every return is multiplied by", gt=0, le=10
+    )
+
+
+def _ascending(regimes: list[Regime]) -> list[Regime]:
+    for earlier, later in pairwise(regimes):
+        if earlier.since >= later.since:
+            message = f"{later.since.isoformat()} does not come after {earlier.since.isoformat()}"
+            raise ValueError(message)
+    return regimes
 
 
 class Reorganisation(BaseModel):
@@ -131,6 +159,11 @@ class SandboxSettings(EnvironmentSettings):
         validation_alias="CRYPTOML_NOW",
         description="ISO instant at which the world's clock stands still; empty: it runs",
     )
+    clock_file: Path | None = Field(
+        None,
+        validation_alias="CRYPTOML_CLOCK_FILE",
+        description="file that holds the world's ISO instant, read anew each time; empty: none",
+    )
     start: Instant | None = Field(
         None, description="ISO instant from which the world's clock runs; empty: the real time"
     )
@@ -146,7 +179,12 @@ class SandboxSettings(EnvironmentSettings):
         description="strength of the planted predictability: 0 none, 1 an hourly correlation "
         "of about 0.17, at most 2.5",
         ge=0,
-        le=2.5,
+        le=_MOST_SIGNAL,
+    )
+    regimes: Annotated[list[Regime], AfterValidator(_ascending)] = Field(
+        [],
+        description="JSON list of when the simulated market changes its ways, e.g. "
+        '[{"from": "2024-03-01", "signal": -1.0, "volatility": 2.0}]',
     )
 
     listings: dict[str, Listing] = Field(
@@ -194,7 +232,12 @@ class SandboxSettings(EnvironmentSettings):
         if self.world == "replay" and self.replay is None:
             message = f"replay needs {_PREFIX}REPLAY, the folder of recorded files"
             raise ValueError(message)
-        if self.now is not None and (self.start is not None or self.speed != 1.0):
+        runs = self.start is not None or self.speed != 1.0
+        if self.clock_file is not None and (self.now is not None or runs):
+            message = f"CRYPTOML_CLOCK_FILE is the clock; CRYPTOML_NOW, {_PREFIX}START and _SPEED "
+            message += "are other ones"
+            raise ValueError(message)
+        if self.now is not None and runs:
             message = f"CRYPTOML_NOW freezes the clock; {_PREFIX}START and _SPEED make it run"
             raise ValueError(message)
         if self.genesis.astimezone(UTC).time() != datetime.min.time():

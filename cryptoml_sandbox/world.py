@@ -10,6 +10,7 @@ from cryptoml_sandbox.clock import Clock, from_ms, make_clock, to_ms
 from cryptoml_sandbox.life import with_life
 from cryptoml_sandbox.market import MarketSource, SimulatedMarket
 from cryptoml_sandbox.metrics import MetricsSource, SimulatedMetrics
+from cryptoml_sandbox.regimes import changes
 from cryptoml_sandbox.replay import RecordedMarket, RecordedMetrics
 from cryptoml_sandbox.symbols import KNOWN, listed
 
@@ -50,6 +51,7 @@ class World:
             "simulated_parts": list(self.simulated_parts),
             "seed": settings.seed,
             "signal": settings.signal,
+            "regimes": [regime.model_dump(mode="json") for regime in settings.regimes],
             "genesis": settings.genesis.isoformat(),
             "block_seconds": settings.block_seconds,
             "transactions_per_block": settings.transactions_per_block,
@@ -69,7 +71,9 @@ def make_world(settings: SandboxSettings) -> World:
         return _replay(settings, settings.replay)
     market = _simulated_market(settings)
     every = market if set(KNOWN) <= set(market.symbols) else _simulated_market(settings, all_=True)
-    clock = make_clock(now=settings.now, start=settings.start, speed=settings.speed)
+    clock = make_clock(
+        now=settings.now, start=settings.start, speed=settings.speed, file=settings.clock_file
+    )
     metrics = (_simulated_metrics(settings, (every,)),)
     return World(
         "simulated",
@@ -92,6 +96,7 @@ def _replay(settings: SandboxSettings, folder: Path) -> World:
         now=None if runs else settings.now or end,
         start=settings.start or end,
         speed=settings.speed,
+        file=settings.clock_file,
     )
     parts = ("blocks", "order book and trades", *_unrecorded(recorded, from_ms(market.start_ms)))
     return World("replay", with_life(market, settings), metrics, clock, parts)
@@ -103,6 +108,7 @@ def _simulated_market(settings: SandboxSettings, *, all_: bool = False) -> Simul
         seed=settings.seed,
         signal=settings.signal,
         genesis_ms=to_ms(settings.genesis),
+        changes=changes(settings),
     )
 
 

@@ -26,6 +26,7 @@ def render() -> str:
             *_checks(),
             *_automation(),
             *_service(),
+            *_graph_metrics(),
             *_settings(),
         ]
     )
@@ -34,12 +35,15 @@ def render() -> str:
 def _commands() -> list[str]:
     from cryptoml_assets.cli import app  # noqa: PLC0415
 
+    groups = [("cryptoml", app)]
+    groups += [(f"cryptoml {each.name}", each.typer_instance) for each in app.registered_groups]
     rows = [
         (
-            f"`cryptoml {command.name or command.callback.__name__}`",
+            f"`{group} {command.name or command.callback.__name__}`",
             _plain(command.callback.__doc__),
         )
-        for command in app.registered_commands
+        for group, members in groups
+        for command in members.registered_commands
         if command.callback is not None
     ]
     return ["## Commands", "", *_table(("command", "what it does"), rows)]
@@ -97,7 +101,7 @@ def _automation() -> list[str]:
 def _service() -> list[str]:
     from cryptoml_serving.app import create_app  # noqa: PLC0415
 
-    app = create_app()
+    app = create_app().framework
     endpoints = [
         (
             f"`{method.upper()} {path}`",
@@ -110,7 +114,8 @@ def _service() -> list[str]:
     return [
         "## Inference service",
         "",
-        "More in [Inference service](serving.md).",
+        "More in [Inference service](serving.md), which also has what is in no OpenAPI document:",
+        "the page, `/docs` and the routes of the admin port.",
         "",
         *_table(("endpoint", "what it answers", "statuses"), endpoints),
         *_table(("metric", "kind", "meaning"), _metrics(app.state.service.metrics.exposition())),
@@ -125,6 +130,27 @@ def _metrics(exposition: bytes) -> list[Sequence[str]]:
         (f"`{name}`", kind, _plain(meanings[name]))
         for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE)
         if not name.startswith(_FOREIGN_METRICS) and not name.endswith("_created")
+    ]
+
+
+def _graph_metrics() -> list[str]:
+    from cryptoml_assets.monitoring.exporter import METRICS  # noqa: PLC0415
+
+    rows = [
+        (
+            f"`{name}`",
+            each.kind,
+            ", ".join(f"`{label}`" for label in each.labels),
+            _plain(each.meaning),
+        )
+        for name, each in METRICS.items()
+    ]
+    return [
+        "## Metrics of the asset graph",
+        "",
+        "Told by `cryptoml exporter`; see [Prometheus](loop.md#prometheus-and-grafana).",
+        "",
+        *_table(("metric", "kind", "labels", "meaning"), rows),
     ]
 
 

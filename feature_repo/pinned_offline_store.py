@@ -15,14 +15,13 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
-import ibis
 from feast.data_source import DataSource
 from feast.infra.offline_stores.duckdb import DuckDBOfflineStoreConfig
 from feast.infra.offline_stores.ibis import get_historical_features_ibis
 from feast.infra.offline_stores.offline_store import RetrievalJob
 from feast.repo_config import RepoConfig
 
-from feature_repo.lake_offline_store import LakeOfflineStore, install_delta_extension
+from feature_repo.lake_offline_store import LakeOfflineStore, read_table
 
 
 class PinnedOfflineStoreConfig(DuckDBOfflineStoreConfig):  # type: ignore[misc]
@@ -44,7 +43,6 @@ class PinnedOfflineStore(LakeOfflineStore):
     @staticmethod
     def get_historical_features(config: RepoConfig, *args: Any, **kwargs: Any) -> RetrievalJob:
         """Feature values as of each entity row's instant, as the pinned versions have them."""
-        install_delta_extension()
         return get_historical_features_ibis(
             config,
             *args,
@@ -56,7 +54,7 @@ class PinnedOfflineStore(LakeOfflineStore):
 
 def _read(versions: dict[str, int], source: DataSource, _repository: str) -> Any:
     table = PurePosixPath(source.path).name
-    return ibis.read_delta(source.path, version=versions[table])
+    return read_table(source.path, versions[table])
 
 
 def _write(*_args: Any, **_kwargs: Any) -> None:

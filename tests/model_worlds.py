@@ -18,7 +18,7 @@ from cryptoml_assets.features.catalog import (
 )
 from cryptoml_assets.models.options import WINDOWED, Family
 from cryptoml_assets.models.task import Task, TrainingConfig
-from cryptoml_serving.contract.bundle import FeatureSpec
+from cryptoml_serving.contract.manifest import FeatureSpec
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 BAR = timedelta(minutes=5)

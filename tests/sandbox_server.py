@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
+from cryptoml_assets.operations import processes
 from cryptoml_sandbox.app import create_app
 from cryptoml_sandbox.clock import FrozenClock
 from cryptoml_sandbox.settings import Faults, SandboxSettings
@@ -73,9 +74,7 @@ class SandboxServer:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return processes.free_port("127.0.0.1")
 
 
 @contextlib.contextmanager

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from cryptoml_serving.app import create_app
 from tests.sandbox_server import serve
 from tests.serving_world import NOW, ServingWorld
+from tests.waiting import until
 
 FEATURE_TIME = NOW - timedelta(minutes=5)
 ROWS = {"BTC/USDT": (0.1, 0.2, 0.3), "ETH/USDT": (0.0, -0.5, None), "SOL/USDT": (1.0, 0.0, 0.0)}
@@ -22,6 +22,9 @@ ROWS = {"BTC/USDT": (0.1, 0.2, 0.3), "ETH/USDT": (0.0, -0.5, None), "SOL/USDT": 
 def write_usual_features(world: ServingWorld) -> None:
     """`ROWS`, five minutes old; on-chain features six hours."""
     world.write_features(ROWS, at=FEATURE_TIME, onchain_at=NOW - timedelta(hours=6))
+
+
+wait = until
 
 
 class Client(httpx.Client):
@@ -45,13 +48,6 @@ class Client(httpx.Client):
     def wait_refused(self) -> Client:
         wait(lambda: self.metric("refresh_errors_total", error_type="model_refused") >= 1)
         return self
-
-
-def wait(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "it never came about"
-        time.sleep(0.02)
 
 
 def problem(response: httpx.Response, status: int, kind: str) -> dict[str, Any]:

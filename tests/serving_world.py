@@ -4,6 +4,9 @@
     world = ServingWorld(tmp_path, templates)
     world.write_features({"BTC/USDT": (1.0, 2.0, 3.0)}, at=NOW - timedelta(minutes=5))
     published = world.publish()                    # logged, registered, approved, champion
+    world.publish(role="canary", percent=20)       # the same beside it
+    world.place(published, "shadow")               # another role from now on
+    world.withdraw(published)                      # none
     world.settings()                               # ServingSettings that point at all of it
 
 A model here predicts the sum of its features, a missing one counting as nothing.
@@ -16,7 +19,7 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -27,6 +30,7 @@ import numpy as np
 import pandas as pd
 
 from cryptoml_serving.contract.approval import (
+    NO_RECORD,
     ApprovalRecord,
     Criterion,
     generate_keys,
@@ -34,12 +38,15 @@ from cryptoml_serving.contract.approval import (
     sign,
     write_signed,
 )
-from cryptoml_serving.contract.bundle import FeatureSpec, Manifest, write_bundle
+from cryptoml_serving.contract.bundle import write_bundle
+from cryptoml_serving.contract.deployment import Deployment, Placement, sign_deployment
 from cryptoml_serving.contract.feature_store import FORMULA_TAG
+from cryptoml_serving.contract.manifest import FeatureSpec, Manifest
 from cryptoml_serving.contract.registry import (
     APPROVAL_FOLDER,
     BUNDLE_FOLDER,
     CHAMPION_ALIAS,
+    DEPLOYMENT_TAG,
     DIGEST_TAG,
     feature_service_name,
 )
@@ -83,14 +90,14 @@ def build_templates(base: Path) -> Templates:
     return Templates(database, home / "feast", _program())
 
 
-def _program() -> bytes:
+def _program(scale: float = 1.0, platforms: tuple[str, ...] = ("cpu",)) -> bytes:
     """The exported prediction: every bundle has this one, and only manifests differ."""
     import jax
     import jax.numpy as jnp
     from jax import export
 
     def predict(features: Any) -> dict[str, Any]:
-        total = jnp.nan_to_num(features).sum(axis=1)
+        total = jnp.nan_to_num(features).sum(axis=1) * scale
         return {
             "expected_return": total,
             "lower": total - 0.5,
@@ -100,7 +107,17 @@ def _program() -> bytes:
 
     (rows,) = export.symbolic_shape("rows")
     shape = jax.ShapeDtypeStruct((rows, len(FEATURES)), np.float32)
-    return bytes(export.export(jax.jit(predict), platforms=("cpu",))(shape).serialize())
+    return bytes(export.export(jax.jit(predict), platforms=platforms)(shape).serialize())
+
+
+def scaled_program(scale: float, platforms: tuple[str, ...] = ("cpu",)) -> bytes:
+    """One that answers ``scale`` times the sum, for these devices."""
+    return _program(scale, platforms)
+
+
+def numberless_program() -> bytes:
+    """One that answers NaN to everything."""
+    return _program(np.nan)
 
 
 def _feature_store(home: Path) -> Any:
@@ -146,6 +163,12 @@ class ServingWorld:
     folder: Path
     templates: Templates
     serials: Iterator[int] = field(default_factory=itertools.count)
+    #: Digests of all signed decisions, in order.
+    decisions: list[str] = field(default_factory=list)
+    #: Version → what it may do now.
+    placements: dict[str, Placement] = field(default_factory=dict)
+    #: Versions taken back, in order.
+    withdrawn: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         from mlflow import MlflowClient
@@ -171,6 +194,9 @@ class ServingWorld:
             "feature_repo": REPOSITORY / "feature_repo",
             "serving_refresh": timedelta(milliseconds=30),
             "serving_registry_poll": timedelta(milliseconds=60),
+            "serving_log_interval": timedelta(milliseconds=50),
+            # Worlds run side by side.
+            "serving_admin_port": 0,
         }
         return ServingSettings(**{**values, **overrides})
 
@@ -183,11 +209,13 @@ class ServingWorld:
             "CRYPTOML_SYMBOLS": ",".join(SYMBOLS),
             "CRYPTOML_FEATURE_REPO": str(REPOSITORY / "feature_repo"),
             "CRYPTOML_SERVING_PORT": str(port),
+            "CRYPTOML_SERVING_ADMIN_PORT": "0",
+            "CRYPTOML_SERVING_LOG_INTERVAL": "100ms",
         }
 
     def write_features(
         self,
-        values: dict[str, tuple[float | None, ...]],
+        values: Mapping[str, tuple[float | None, ...]],
         at: datetime,
         onchain_at: datetime | None = None,
     ) -> None:
@@ -203,15 +231,17 @@ class ServingWorld:
             ]
             store.write_to_online_store(view, pd.DataFrame(rows))
 
-    def log_bundle(self, **manifest: Any) -> tuple[str, str]:
+    def log_bundle(
+        self, program: bytes = b"", weights: Mapping[str, Any] | None = None, **manifest: Any
+    ) -> tuple[str, str]:
         """Log a bundle to a new run; its run id and digest. A metric makes each one differ."""
         run = self.client.create_run(self.experiment).info.run_id
         folder = self.folder / "bundles" / run / BUNDLE_FOLDER
         described = _manifest(**{"metrics": {"serial": next(self.serials)}, **manifest})
         digest = write_bundle(
             folder,
-            stablehlo=self.templates.program,
-            weights={"w": np.ones(len(FEATURES))},
+            stablehlo=program or self.templates.program,
+            weights=weights or {},
             manifest=described,
         )
         self.client.log_artifacts(run, str(folder), BUNDLE_FOLDER)
@@ -223,36 +253,104 @@ class ServingWorld:
         )
         return str(version.version)
 
-    def approve(self, *, attach_to: Published, **subject: str) -> None:
-        """Sign a record on `subject` and attach it where that of a version belongs."""
-        record = ApprovalRecord(
-            **subject,
-            claim="direction",
-            source="simulated",
-            criteria=(
+    def approve(self, *, attach_to: Published, **subject: Any) -> None:
+        """Sign the next decision, on `subject`, and attach it where that of a version belongs."""
+        fields: dict[str, Any] = {
+            "sequence": len(self.decisions),
+            "previous": self.decisions[-1] if self.decisions else NO_RECORD,
+            "action": "approve",
+            "role": "champion",
+            "claim": "direction",
+            "source": "simulated",
+            "data_versions": {"training_set": 1},
+            "git_commit": "0" * 40,
+            "criteria": (
                 Criterion(name="skill", passed=True, figure=0.6, threshold=0.5, rule="above"),
             ),
-            decided_by="policy",
-            reason="it passed",
-            decided_at=NOW,
-        )
-        signed = write_signed(sign(record, load_private_key(self.private_key)))
+            "decided_by": "policy",
+            "reason": "it passed",
+            "decided_at": NOW,
+        }
+        record = ApprovalRecord(**{**fields, **subject})
+        signed = sign(record, load_private_key(self.private_key))
+        self.decisions.append(signed.digest)
         path = self.folder / f"{attach_to.version}.json"
-        path.write_bytes(signed)
+        path.write_bytes(write_signed(signed))
         self.client.log_artifact(attach_to.run, str(path), APPROVAL_FOLDER)
 
+    def deployment(self, **changes: Any) -> str:
+        """The signed text of what is deployed now, with `changes`."""
+        champions = [each for each in self.placements.values() if each.role == "champion"]
+        fields: dict[str, Any] = {
+            "model_name": MODEL,
+            "sequence": max(0, len(self.decisions) - 1),
+            "head": (self.decisions or [NO_RECORD])[-1],
+            "champion": champions[0] if champions else None,
+            "challengers": tuple(p for p in self.placements.values() if p.role != "champion"),
+            "withdrawn": tuple(v for v in self.withdrawn if v not in self.placements),
+        }
+        deployment = Deployment(**{**fields, **changes})
+        return sign_deployment(deployment, load_private_key(self.private_key))
+
+    def write_tag(self, text: str) -> None:
+        self.client.set_registered_model_tag(MODEL, DEPLOYMENT_TAG, text)
+
+    def read_tag(self) -> str:
+        return str(self.client.get_registered_model(MODEL).tags[DEPLOYMENT_TAG])
+
     def make_champion(self, version: str) -> None:
+        """Move the alias, and nothing else."""
         self.client.set_registered_model_alias(MODEL, CHAMPION_ALIAS, version)
 
-    def publish(self, *, approved: bool = True, **manifest: Any) -> Published:
-        """Log, register, approve unless told otherwise, and point the alias at it."""
+    def place(
+        self, published: Published, role: Any = "champion", percent: float = 0.0, **record: Any
+    ) -> None:
+        """Approve a version for a role, deploy it so, and let the alias follow."""
+        subject = {**published.subject, "role": role, "percent": percent, **record}
+        self.approve(**subject, attach_to=published)
+        self.deploy(published, role, percent)
+
+    def deploy(self, published: Published, role: Any = "champion", percent: float = 0.0) -> None:
+        """Deploy a version whatever was approved, and let the alias follow."""
+        if role == "champion":
+            self.placements = {v: p for v, p in self.placements.items() if p.role != "champion"}
+        self.placements[published.version] = published.placement(role, percent)
+        self.write_tag(self.deployment())
+        if role == "champion":
+            self.make_champion(published.version)
+
+    def withdraw(self, published: Published) -> None:
+        """Take a version's role away."""
+        left = self.placements.pop(published.version)
+        self.withdrawn.append(published.version)
+        self.decisions.append("f" * 64)
+        self.write_tag(self.deployment())
+        if left.role == "champion":
+            self.client.delete_registered_model_alias(MODEL, CHAMPION_ALIAS)
+
+    def roll_back(self, published: Published, to: Published) -> None:
+        """Withdraw the champion and put an earlier version in its place, in one decision."""
+        self.withdrawn.append(published.version)
+        self.place(to, action="rollback")
+
+    def publish(
+        self,
+        *,
+        approved: bool = True,
+        deployed: bool = True,
+        role: Any = "champion",
+        percent: float = 0.0,
+        **manifest: Any,
+    ) -> Published:
+        """Log, register, approve and deploy unless told otherwise."""
         run, digest = self.log_bundle(**manifest)
         version = self.register(run, digest)
         artifacts = self.home / "artifacts" / run / "artifacts"
         published = Published(version, run, digest, artifacts)
-        if approved:
-            self.approve(**published.subject, attach_to=published)
-        self.make_champion(version)
+        if approved and deployed:
+            self.place(published, role, percent)
+        elif deployed:
+            self.deploy(published, role, percent)
         return published
 
 
@@ -274,6 +372,16 @@ class Published:
             "bundle_digest": self.digest,
             "run_id": self.run,
         }
+
+    def placement(self, role: Any, percent: float) -> Placement:
+        """Its part of a deployment."""
+        return Placement(
+            model_version=self.version,
+            bundle_digest=self.digest,
+            run_id=self.run,
+            role=role,
+            percent=percent,
+        )
 
     @property
     def approval(self) -> Path:

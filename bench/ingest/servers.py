@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,9 @@ from pathlib import Path
 
 import requests
 
+from cryptoml_assets.operations.processes import free_port
+
+HOST = "127.0.0.1"
 ROOT = Path(__file__).resolve().parents[2]
 _BLOCK_SECONDS = 12
 _SENDERS = tuple(f"0x{0xA11CE << 64 | index:040x}" for index in range(10))
@@ -26,13 +28,13 @@ _START_SECONDS = 60.0
 @contextmanager
 def sandbox(**settings: str) -> Iterator[str]:
     """A sandbox world in a process of its own; its address. ``settings`` lack the prefix."""
-    port = _free_port()
+    port = free_port(HOST)
     world = {f"CRYPTOML_SANDBOX_{name.upper()}": value for name, value in settings.items()}
     now = world.pop("CRYPTOML_SANDBOX_NOW")
     plain = {key: value for key, value in os.environ.items() if not key.startswith("CRYPTOML_")}
     variables = {**plain, **world, "CRYPTOML_NOW": now, "CRYPTOML_SANDBOX_PORT": str(port)}
     with _running([sys.executable, "-m", "cryptoml_sandbox"], variables):
-        url = f"http://127.0.0.1:{port}"
+        url = f"http://{HOST}:{port}"
         _await(f"{url}/healthz")
         yield url
 
@@ -46,13 +48,13 @@ def anvil(blocks: int, transactions: int, *, signed: bool) -> Iterator[str]:
     make up for. Without, the senders are impersonated and their addresses stored.
     """
     found = subprocess.run([ROOT / "scripts" / "anvil"], check=True, capture_output=True, text=True)
-    port = _free_port()
+    port = free_port(HOST)
     command = [
-        *(found.stdout.strip(), "--host", "127.0.0.1", "--port", str(port), "--silent"),
+        *(found.stdout.strip(), "--host", HOST, "--port", str(port), "--silent"),
         *("--no-mining", "--timestamp", "1704067200", "--chain-id", "1"),
     ]
     with _running(command, os.environ):
-        url = f"http://127.0.0.1:{port}"
+        url = f"http://{HOST}:{port}"
         _await(url)
         _build_chain(url, blocks, transactions, signed=signed)
         yield url
@@ -105,7 +107,7 @@ def _running(command: list[str], variables: Mapping[str, str]) -> Iterator[None]
         process = subprocess.Popen(command, cwd=ROOT, env=dict(variables), stdout=said, stderr=said)
         try:
             yield
-        except BaseException:
+        except BaseException:  # interrupted too: what the server said last is in a file that goes
             said.seek(0)
             sys.stderr.write(said.read().decode(errors="replace")[-2000:])
             raise
@@ -128,9 +130,3 @@ def _await(url: str) -> None:
             time.sleep(0.02)
         else:
             return
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -1,35 +1,48 @@
 """Assets of the deployment room: what may serve, and why."""
 
 import tempfile
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
-from cryptoml_assets.deployment import evidence, gate, promotion, signing
+from cryptoml_assets.deployment import history, judgement, promotion, signing, trials, verdicts
 from cryptoml_assets.deployment.evidence import Evidence
 from cryptoml_assets.deployment.gate import Verdict
-from cryptoml_assets.deployment.history import Subject
+from cryptoml_assets.deployment.history import Decision, Subject
+from cryptoml_assets.deployment.standing import Standing, standing
+from cryptoml_assets.deployment.superseding import POLICY, superseded
 from cryptoml_assets.errors import ApprovalError
+from cryptoml_assets.features.pins import versions_read
 from cryptoml_assets.models.evaluation import row_scores
 from cryptoml_assets.models.figures import skill_by_day
-from cryptoml_assets.models.strategy import Costs
+from cryptoml_assets.notices import alerts
 from cryptoml_assets.plots import figure_metadata
+from cryptoml_assets.resources.notifier import Notifier
 from cryptoml_assets.settings import Settings, settings
 from cryptoml_assets.tables import markdown_table
-from cryptoml_serving.contract.approval import ApprovalRecord, Criterion
-from cryptoml_serving.contract.registry import BUNDLE_FOLDER, PREDICTIONS_FILE
+from cryptoml_serving.contract.approval import ApprovalRecord, Criterion, Role
+from cryptoml_serving.contract.registry import PREDICTIONS_FILE
 
-_POLICY = "policy:automatic"
+
+@dataclass(frozen=True)
+class _Asked:
+    """A candidate that asks to be approved, and what stands after how many decisions."""
+
+    subject: Subject
+    now: Standing
+    decisions: int
+    configured: Settings
 
 
 @dg.asset(
     group_name="deployment",
     kinds={"jax", "mlflow", "deltalake"},
     owners=["team:platform"],
-    code_version="1",
+    code_version="2",
     output_required=False,
     required_resource_keys={"lake", "tracker"},
 )
@@ -38,41 +51,66 @@ def validated_deployment(
     model_comparison: pl.DataFrame,
     training_set: pl.DataFrame,
 ) -> Iterator[dg.MaterializeResult[None]]:
-    """The approved model: one that passed every rule of the gate, under a signed record.
+    """The approved model: one that passed every required rule of the gate, under a signed record.
 
-    A materialisation is one approval in force: the record is in the lake table `deployments` and
-    beside the model in MLflow, and the alias `champion` points at the model. A rejected candidate
-    leaves an observation with the reasons and no materialisation.
+    A materialisation is one approval in force: the record is in the chain of the lake table
+    `deployments` and beside the model in MLflow, and the signed deployment names the model. A
+    rejected candidate leaves an observation with the reasons and no materialisation; so does one
+    that passed and waits for a person, where `CRYPTOML_GATE_APPROVAL` asks for one.
     """
     configured = settings()
     lake, client = context.resources.lake.lake, context.resources.tracker.client()
     subject = _subject(model_comparison, configured)
     key = signing.signing_key(configured.private_key_path, configured.public_key_path)
-    standing = promotion.standing_approval(client, lake, subject, key.public_key())
-    if standing is not None:
-        context.log.info("version %s is champion already", subject.model_version)
-        yield dg.MaterializeResult(metadata={"unchanged": True, **_facts(standing)})
+    _bring_in_step(context, client, key, configured)
+    entries = history.read(lake, key.public_key())
+    now = standing(entries, configured.model_name)
+    if (entry := now.entry_of(subject)) is not None:
+        context.log.info("version %s is %s already", subject.model_version, entry.record.role)
+        yield dg.MaterializeResult(metadata={"unchanged": True, **_facts(entry.record)})
         return
-    measured, verdict = _judge(client, subject, training_set, configured)
+    asked = _Asked(subject, now, len(entries), configured)
+    circumstances = _circumstances(context, client, asked, model_comparison)
+    measured, verdict = judgement.judge_candidate(
+        client, lake, subject, training_set, configured=configured, given=circumstances
+    )
+    used = judgement.versions_used(client, subject, measured) if measured is not None else {}
+    verdicts.record(lake, _judged(asked, measured, verdict, used), key)
     if measured is None or not verdict.approved:
         _reject(context, subject, verdict)
         return
-    record = _record(subject, measured, verdict, configured)
-    record = promotion.promote(client, lake, record, key)
+    if configured.gate_approval == "person":
+        _ask_a_person(context, subject, verdict)
+        return
+    decision = _decision(asked, measured, verdict, used)
+    for each in superseded(now, decision):
+        promotion.decide(client, lake, key, each, seen=now)
+    made = promotion.decide(client, lake, key, decision, seen=now)
     yield dg.MaterializeResult(
         metadata={
             "unchanged": False,
-            **_facts(record),
+            **_facts(made.record),
             "skill_by_day": _plot(measured, configured),
         }
     )
 
 
+def _bring_in_step(
+    context: dg.AssetExecutionContext, client: Any, key: Any, configured: Settings
+) -> None:
+    """Finish what a process that died has left, and tell of an alias that somebody has moved."""
+    lake = context.resources.lake.lake
+    found = promotion.reconcile(client, lake, key, configured.model_name)
+    if found.moved_by_hand:
+        notice = alerts.alias_moved(configured.model_name, found, datetime.now(UTC), {})
+        notifier = Notifier.of(configured, context.log)
+        # A pod's record of notices goes with it: no sensor would ever send what is in it.
+        tell = notifier.post if configured.execution == "local" else notifier.notify
+        tell(notice)
+
+
 def _subject(comparison: pl.DataFrame, configured: Settings) -> Subject:
     """The candidate to judge: the one that the comparison chose.
-
-    It was chosen by the folds before the newest, so its significance in the newest need not count
-    the ones it was chosen from.
 
     Raises:
         ApprovalError: not exactly one was chosen, or it is not a registered version.
@@ -89,53 +127,81 @@ def _subject(comparison: pl.DataFrame, configured: Settings) -> Subject:
     return Subject(**{name: row[name] for name in names}, claim=configured.gate_claim)
 
 
-def _judge(
-    client: Any, subject: Subject, training_set: pl.DataFrame, configured: Settings
-) -> tuple[Evidence | None, Verdict]:
-    """Fetch the bundle by its run and hold it against the rules; no evidence, no approval."""
-    gathered: list[Evidence] = []
-
-    def measure() -> dict[str, float]:
-        gathered.append(
-            evidence.gather(
-                Path(bundle),
-                subject.bundle_digest,
-                training_set,
-                pl.read_parquet(predictions),
-                embargo=configured.embargo,
-                costs=Costs(configured.fee_bps, configured.slippage_bps),
-                seed=configured.seed,
-            )
+def _circumstances(
+    context: dg.AssetExecutionContext, client: Any, asked: _Asked, comparison: pl.DataFrame
+) -> judgement.Circumstances:
+    """What counts besides the candidate: the champion, earlier verdicts, what days were made of."""
+    subject, now = asked.subject, asked.now
+    before = verdicts.stored(context.resources.lake.lake, subject.model_name)
+    window = _test_window(client, subject)
+    earlier = (
+        trials.overlapping_verdicts(
+            before, model_version=subject.model_version, start=window[0], end=window[1]
         )
-        return gathered[0].figures
-
-    rules = gate.rules(
-        configured.gate_claim,
-        least_rows=configured.gate_minimum_rows,
-        largest_p_value=configured.gate_significance,
-        coverage_tolerance=configured.gate_coverage_tolerance,
-        leak_accuracy=configured.gate_suspected_leak,
+        if window is not None
+        else 0
     )
+    return judgement.Circumstances(
+        champion=now.champion.record if now.champion else None,
+        withdrawn=now.withdrawn,
+        trials=trials.trials_of(comparison, asked.configured.search_trials, earlier),
+        pins=lambda table, days: versions_read(context.instance, dg.AssetKey(table), days),
+    )
+
+
+def _test_window(client: Any, subject: Subject) -> tuple[datetime, datetime] | None:
+    """First and last instant a candidate was tested on; none where its run does not say.
+
+    Without, the gate cannot measure anything either, and every rule fails.
+    """
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415 - takes seconds
+
     with tempfile.TemporaryDirectory() as folder:
-        bundle = client.download_artifacts(subject.run_id, BUNDLE_FOLDER, folder)
-        predictions = client.download_artifacts(subject.run_id, PREDICTIONS_FILE, folder)
-        verdict = gate.judge(measure, rules)
-    return (gathered[0] if gathered else None), verdict
+        try:
+            file = client.download_artifacts(subject.run_id, PREDICTIONS_FILE, folder)
+        except (MlflowException, OSError):
+            return None
+        events = pl.read_parquet(file, columns=["event_timestamp"]).to_series().sort()
+    return (events[0], events[-1]) if len(events) else None
 
 
-def _record(
-    subject: Subject, measured: Evidence, verdict: Verdict, configured: Settings
-) -> ApprovalRecord:
-    return ApprovalRecord(
-        model_name=subject.model_name,
-        model_version=subject.model_version,
-        bundle_digest=subject.bundle_digest,
-        run_id=subject.run_id,
-        claim=configured.gate_claim,
-        source=measured.manifest.source,
+def _judged(
+    asked: _Asked, measured: Evidence | None, verdict: Verdict, used: Mapping[str, int]
+) -> verdicts.Judged:
+    """The verdict for the table of all verdicts, be it a pass or not."""
+    manifest = measured.manifest if measured is not None else None
+    return verdicts.Judged(
+        subject=asked.subject,
+        judged_at=asked.configured.clock(),
+        approved=verdict.approved,
         criteria=verdict.criteria,
-        decided_by=_POLICY,
-        reason=f"passed all {len(verdict.criteria)} rules of the gate for its claim",
+        champion_version=asked.now.champion_version,
+        limits=verdicts.limits_of(asked.configured),
+        decisions=asked.decisions,
+        source=manifest.source if manifest else "",
+        data_versions=used,
+        git_commit=manifest.git_commit if manifest else "",
+        test=(manifest.test_start, manifest.test_end) if manifest else None,
+    )
+
+
+def _decision(
+    asked: _Asked, measured: Evidence, verdict: Verdict, used: Mapping[str, int]
+) -> Decision:
+    """The policy's approval; the first model of all becomes the champion, whatever the role."""
+    configured = asked.configured
+    role: Role = configured.gate_role if asked.now.champion is not None else "champion"
+    return Decision(
+        subject=asked.subject,
+        action="approve",
+        role=role,
+        percent=configured.gate_canary_percent if role == "canary" else 0.0,
+        source=measured.manifest.source,
+        data_versions=used,
+        git_commit=measured.manifest.git_commit,
+        criteria=verdict.criteria,
+        decided_by=POLICY,
+        reason=f"passed all {len(verdict.criteria)} required rules of the gate for its claim",
         decided_at=configured.clock(),
     )
 
@@ -148,16 +214,38 @@ def _reject(context: dg.AssetExecutionContext, subject: Subject, verdict: Verdic
         subject.model_name,
         reasons,
     )
+    told = f"version {subject.model_version} rejected"
+    _observe(context, subject, verdict, told, {"approved": False, "reasons": reasons})
+
+
+def _ask_a_person(context: dg.AssetExecutionContext, subject: Subject, verdict: Verdict) -> None:
+    command = f"cryptoml approve {subject.model_version} --reason ..."
+    context.log.warning(
+        "ALERT: version %s of %s passed the gate and waits for a person: %s",
+        subject.model_version,
+        subject.model_name,
+        command,
+    )
+    told = f"version {subject.model_version} passed and waits for a person"
+    _observe(context, subject, verdict, told, {"approved": True, "waits_for": command})
+
+
+def _observe(
+    context: dg.AssetExecutionContext,
+    subject: Subject,
+    verdict: Verdict,
+    told: str,
+    facts: dict[str, Any],
+) -> None:
     context.log_event(
         dg.AssetObservation(
             context.asset_key,
-            description=f"version {subject.model_version} rejected",
+            description=told,
             metadata={
-                "approved": False,
+                **facts,
                 "model_version": subject.model_version,
                 "bundle_digest": subject.bundle_digest,
                 "claim": subject.claim,
-                "reasons": reasons,
                 "criteria": dg.MetadataValue.md(_table(verdict.criteria)),
             },
         )
@@ -167,6 +255,8 @@ def _reject(context: dg.AssetExecutionContext, subject: Subject, verdict: Verdic
 def _facts(record: ApprovalRecord) -> dict[str, Any]:
     return {
         "model_version": record.model_version,
+        "role": record.role,
+        "sequence": record.sequence,
         "bundle_digest": record.bundle_digest,
         "claim": record.claim,
         "source": record.source,

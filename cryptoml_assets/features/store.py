@@ -44,7 +44,7 @@ def answering(stores: Stores) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # the stores' libraries have no class of errors in common
         library = type(error).__module__.partition(".")[0]
         # What a file of the lake raises is an OSError as well, and is not theirs.
         if library not in _LIBRARIES and not isinstance(error, ConnectionError | TimeoutError):

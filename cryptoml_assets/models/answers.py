@@ -9,7 +9,7 @@ import polars as pl
 
 from cryptoml_assets.models.evaluation import Answered
 from cryptoml_assets.models.rows import Rows, answers_frame
-from cryptoml_serving.contract.bundle import OUTPUTS
+from cryptoml_serving.contract.manifest import OUTPUTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from cryptoml_assets.models.candidates import Trained
     from cryptoml_assets.models.checkpoints import Checkpoints
 
-#: Below the home: checkpoints of trainings, and which layout was measured to be faster.
-_CHECKPOINTS, _LAYOUTS = "checkpoints", "layouts.json"
+#: Below the home: which layout was measured to be faster.
+_LAYOUTS = "layouts.json"
 #: Age past which the checkpoints of a training that nobody went on with are removed.
 _FORGOTTEN = timedelta(days=7)
 _NAMES = {
@@ -71,6 +71,13 @@ _SPLIT = {"test_share", "embargo", "folds", "fold_window", "fee_bps", "slippage_
 _TYPES = dict.fromkeys(_NAMES, pl.String()) | dict.fromkeys(_HEADLINES, pl.Float64())
 
 
+class CandidateConfig(dg.Config):
+    """What one run of ``candidate_models`` may do in another way than the settings say."""
+
+    search_trials: int = 0
+    """Configurations to try for each family; 0: as many as ``CRYPTOML_SEARCH_TRIALS`` says."""
+
+
 @dg.asset(
     deps=["training_set"],
     group_name="models",
@@ -82,7 +89,10 @@ _TYPES = dict.fromkeys(_NAMES, pl.String()) | dict.fromkeys(_HEADLINES, pl.Float
     op_tags=resource_tags(settings()),
 )
 def candidate_models(
-    context: dg.AssetExecutionContext, lake: dg.ResourceParam[LakeIOManager], tracker: Tracker
+    context: dg.AssetExecutionContext,
+    config: CandidateConfig,
+    lake: dg.ResourceParam[LakeIOManager],
+    tracker: Tracker,
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """Trained, calibrated and registered models that ask to be approved.
 
@@ -94,6 +104,8 @@ def candidate_models(
 
     # Read at a pinned version, so that the manifest names the very rows the model learnt from.
     configured, table_version = settings(), lake.lake.version("training_set")
+    if config.search_trials:
+        configured = configured.model_copy(update={"search_trials": config.search_trials})
     rows = lake.lake.scan("training_set", version=table_version).collect()
     wanted: dict[str, Task] = {task.family: task for task in tasks(configured, table_version)}
     inputs = {family: input_digest(rows, task) for family, task in wanted.items()}
@@ -158,7 +170,7 @@ class _Session:
             use_compilation_cache(home / CACHE_FOLDER)
         except UnsafeFolderError as error:
             self.context.log.warning("compiling anew, nothing kept: %s", error)
-        forget_old(home / _CHECKPOINTS, _FORGOTTEN, time.time())
+        forget_old(self.configured.checkpoints_path, _FORGOTTEN, time.time())
         known, log = home / _LAYOUTS, self.context.log.info
         self.vectorised = is_vectorised(self.configured.layout, known, log)
         gpus = jax.device_count() if jax.default_backend() == "gpu" else 0
@@ -221,7 +233,7 @@ class _Session:
 
         decides = (self.inputs[task.family], self.vectorised, sorted(asdict(environment()).items()))
         name = hashlib.sha256(repr(decides).encode()).hexdigest()
-        folder = self.configured.home_path / _CHECKPOINTS / name
+        folder = self.configured.checkpoints_path / name
         return Checkpoints(folder, self.configured.checkpoint_interval, log)
 
 

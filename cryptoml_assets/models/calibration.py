@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from cryptoml_assets.errors import TrainingDataError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
 #: Share of outcomes the interval is to hold.
@@ -54,6 +56,15 @@ class Calibration:
             f"calibration.{name}": np.asarray([value], np.float32)
             for name, value in sorted(vars(self).items())
         }
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, Any]) -> Self:
+        """The numbers from their names: :meth:`arrays` the other way round.
+
+        Args:
+            arrays: by name; those of other parts of a model are passed over.
+        """
+        return cls(**{each.name: arrays[f"calibration.{each.name}"][0] for each in fields(cls)})
 
 
 def calibrate(

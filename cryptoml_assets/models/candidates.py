@@ -19,7 +19,7 @@ from cryptoml_assets.models.provenance import library_versions
 from cryptoml_assets.models.rows import Rows, answers_frame, rows_from_frame
 from cryptoml_assets.models.training import Epoch, train_folds
 from cryptoml_assets.models.walkforward import walk_forward
-from cryptoml_serving.contract.bundle import Manifest
+from cryptoml_serving.contract.manifest import Manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -10,6 +10,7 @@ import numpy as np
 from cryptoml_assets.errors import TrainingDataError
 from cryptoml_assets.models import student
 from cryptoml_assets.models.significance import (
+    DRAWS,
     bootstrap_interval,
     bootstrap_means,
     bootstrap_p_value,
@@ -150,7 +151,12 @@ def claim_losses(parts: Sequence[Answered], claim: Claim) -> NDArray[np.float64]
 
 
 def evaluate(
-    parts: Sequence[Answered], *, horizon: np.timedelta64, seed: int, costs: Costs
+    parts: Sequence[Answered],
+    *,
+    horizon: np.timedelta64,
+    seed: int,
+    costs: Costs,
+    draws: int = DRAWS,
 ) -> dict[str, float]:
     """Every figure of one fold, or of several folds pooled.
 
@@ -159,6 +165,7 @@ def evaluate(
         horizon: reach of a label.
         seed: of the bootstrap.
         costs: of the strategy's trades.
+        draws: of the bootstrap behind each p-value, of which none is smaller than one over them.
 
     Returns:
         Figures by name. ``*_skill`` is the share of the baseline's loss that the model saves;
@@ -174,7 +181,7 @@ def evaluate(
         "test_rows": float(len(pool.labels)),
         **_direction_figures(pool, losses, gains),
         **_return_figures(pool, losses, gains),
-        **_sampling_figures(pool, gains, horizon, seed),
+        **_sampling_figures(pool, gains, horizon, seed, draws),
         **trade(parts, horizon=horizon, costs=costs).figures(),
     }
 
@@ -250,7 +257,7 @@ def _return_figures(pool: _Pool, losses: RowScores, gains: RowScores) -> dict[st
 
 
 def _sampling_figures(
-    pool: _Pool, gains: RowScores, horizon: np.timedelta64, seed: int
+    pool: _Pool, gains: RowScores, horizon: np.timedelta64, seed: int, draws: int
 ) -> dict[str, float]:
     events, overlap, regime = pool.events, overlap_block(horizon), regime_block(horizon)
     lower, upper = bootstrap_interval(events, _right(pool), overlap, seed) or (0.0, 1.0)
@@ -259,9 +266,9 @@ def _sampling_figures(
     return {
         "accuracy_lower": max(lower, 0.0),
         "accuracy_upper": min(upper, 1.0),
-        "direction_p_value": bootstrap_p_value(events, pool.lean, overlap, seed),
-        "log_loss_p_value": bootstrap_p_value(events, gains.log_loss, overlap, seed),
-        "crps_p_value": bootstrap_p_value(events, gains.crps, regime, seed),
+        "direction_p_value": bootstrap_p_value(events, pool.lean, overlap, seed, draws),
+        "log_loss_p_value": bootstrap_p_value(events, gains.log_loss, overlap, seed, draws),
+        "crps_p_value": bootstrap_p_value(events, gains.crps, regime, seed, draws),
         "coverage_error": 0.0 if coverages is None else float(coverages.std()),
     }
 
@@ -276,8 +283,11 @@ def _pooled(scores: Sequence[RowScores]) -> RowScores:
 
 def _right(pool: _Pool) -> NDArray[np.float64]:
     """1 for each row whose direction was told right, else 0; even odds are told as down."""
-    right = (pool.probability > 0.5) == pool.up  # noqa: PLR2004 - even odds
-    return np.asarray(right, np.float64)
+    return _told_right(pool.probability, pool.up)
+
+
+def _told_right(probability: NDArray[np.float64], up: NDArray[np.bool_]) -> NDArray[np.float64]:
+    return np.asarray((probability > 0.5) == up, np.float64)  # noqa: PLR2004 - even odds
 
 
 def covered(
@@ -286,6 +296,13 @@ def covered(
     """1 for each row whose label lies in its interval, else 0."""
     lower, upper = _output(answers, "lower"), _output(answers, "upper")
     return np.asarray((labels >= lower) & (labels <= upper), np.float64)
+
+
+def told_right(
+    labels: NDArray[np.float64], answers: Mapping[str, NDArray[np.float32]]
+) -> NDArray[np.float64]:
+    """1 for each row whose direction was told right, else 0; even odds are told as down."""
+    return _told_right(_output(answers, "probability_up"), labels > 0)
 
 
 def predicted_scale(answers: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float64]:

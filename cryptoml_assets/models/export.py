@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 from jax import export
 
+from cryptoml_assets.models.calibration import Calibration
 from cryptoml_assets.models.predictor import PRECISION, predict
-from cryptoml_serving.contract.bundle import Manifest, write_bundle
+from cryptoml_serving.contract.bundle import write_bundle
+from cryptoml_serving.contract.manifest import Manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from cryptoml_assets.models.calibration import Calibration
+    from numpy.typing import NDArray
+
     from cryptoml_assets.models.predictor import Ensemble
 
 #: Devices a bundle is lowered for; one export runs on all of them.
@@ -38,19 +40,37 @@ def export_bundle(
     return write_bundle(
         folder,
         stablehlo=lower(ensemble, calibration),
-        weights={**ensemble.arrays(), **calibration.arrays()},
+        weights=weights_of(ensemble, calibration),
         manifest=manifest,
     )
 
 
+def weights_of(ensemble: Ensemble, calibration: Calibration) -> dict[str, NDArray[np.float32]]:
+    """Every fitted number of a prediction by name, as its program takes them."""
+    return {**ensemble.arrays(), **calibration.arrays()}
+
+
 def lower(ensemble: Ensemble, calibration: Calibration) -> bytes:
-    """The whole prediction as serialised StableHLO, for any number of rows."""
+    """The whole prediction as serialised StableHLO: of its fitted numbers and any number of rows.
+
+    The numbers are an argument, so that models which differ in nothing else have the same program,
+    to the byte.
+    """
+
+    def prediction(weights: dict[str, Any], features: Any) -> dict[str, Any]:
+        fitted = ensemble.with_arrays(weights), Calibration.of_arrays(weights)
+        return predict(*fitted, features)
+
     (rows,) = export.symbolic_shape("rows")
     columns = len(ensemble.scaling.median)
+    weights = {
+        name: jax.ShapeDtypeStruct(each.shape, each.dtype)
+        for name, each in weights_of(ensemble, calibration).items()
+    }
     with _without_source_locations(), jax.default_matmul_precision(PRECISION):
-        exported = export.export(
-            jax.jit(partial(predict, ensemble, calibration)), platforms=PLATFORMS
-        )(jax.ShapeDtypeStruct((rows, columns), np.float32))
+        exported = export.export(jax.jit(prediction), platforms=PLATFORMS)(
+            weights, jax.ShapeDtypeStruct((rows, columns), np.float32)
+        )
     return bytes(exported.serialize())
 
 

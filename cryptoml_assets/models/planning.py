@@ -17,7 +17,7 @@ from cryptoml_assets.models.resources import (
 )
 from cryptoml_assets.models.strategy import Costs
 from cryptoml_assets.models.task import Task, TrainingConfig
-from cryptoml_serving.contract.bundle import FeatureSpec
+from cryptoml_serving.contract.manifest import FeatureSpec
 
 if TYPE_CHECKING:
     from cryptoml_assets.settings import Settings
@@ -67,4 +67,5 @@ def resource_tags(configured: Settings) -> dict[str, Any]:
         training_request(workload(task, rows, gpus=configured.training_gpus))
         for task in tasks(configured, 0)
     ]
-    return kubernetes_tags(max(requests, key=lambda request: request.memory_bytes))
+    largest = max(requests, key=lambda request: request.memory_bytes)
+    return kubernetes_tags(largest, spot=configured.spot)

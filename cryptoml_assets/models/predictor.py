@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,10 @@ from jax import numpy as jnp
 
 from cryptoml_assets.models.calibration import Calibration
 from cryptoml_assets.models.scaling import Scaling
-from cryptoml_serving.contract.bundle import OUTPUTS
+from cryptoml_serving.contract.manifest import OUTPUTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
@@ -51,9 +51,34 @@ class Ensemble:
         named["label.scale"] = np.asarray([self.label_scale], np.float32)
         for index, member in enumerate(self.members):
             for path, leaf in jax.tree_util.tree_leaves_with_path(member):
-                name = jax.tree_util.keystr(path, simple=True, separator=".")
-                named[f"member.{index}.{name.removesuffix('.value')}"] = np.asarray(leaf)
+                named[_name(index, path)] = np.asarray(leaf)
         return named
+
+    def with_arrays(self, arrays: Mapping[str, Any]) -> Ensemble:
+        """The same networks with other numbers: :meth:`arrays` the other way round.
+
+        Args:
+            arrays: by name; those of other parts of a model are passed over.
+        """
+        members = tuple(
+            jax.tree_util.tree_map_with_path(
+                lambda path, _, index=index: arrays[_name(index, path)], member
+            )
+            for index, member in enumerate(self.members)
+        )
+        return replace(
+            self,
+            scaling=self.scaling.with_arrays(arrays),
+            members=members,
+            label_mean=arrays["label.mean"][0],
+            label_scale=arrays["label.scale"][0],
+        )
+
+
+def _name(index: int, path: Any) -> str:
+    """What a number of a member is called."""
+    name = jax.tree_util.keystr(path, simple=True, separator=".")
+    return f"member.{index}.{name.removesuffix('.value')}"
 
 
 def standardise(scaling: Scaling, features: Any) -> Any:

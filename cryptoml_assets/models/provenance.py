@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import hashlib
 import importlib.metadata
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _UNKNOWN = "unknown"
+#: Beside the packages in an image, where there is no checkout to ask: the commit it was built from.
+COMMIT_FILE = "COMMIT"
 #: What of the checkout can change a model.
 _CODE = ("cryptoml_assets", "cryptoml_serving", "feature_repo", "pyproject.toml")
 _PACKAGES = ("cryptoml_assets", "cryptoml_serving")
@@ -30,11 +33,13 @@ _LIBRARIES = ("flax", "jax", "jaxlib", "numpy", "optax")
 
 @cache
 def git_commit() -> str:
-    """Commit of the checkout this code runs from, ``-dirty`` where its code differs from it.
+    """Commit of the image or checkout this code runs from, ``-dirty`` where its code is another.
 
-    An installed package without a checkout answers ``unknown``.
+    An installed package without either answers ``unknown``.
     """
     root = Path(__file__).parents[2]
+    with contextlib.suppress(FileNotFoundError):
+        return (root / COMMIT_FILE).read_text().strip()
     # Installed below somebody else's checkout, the commit found would be theirs.
     if _git(root, "rev-parse", "--show-toplevel") != str(root):
         return _UNKNOWN

@@ -184,7 +184,7 @@ def _tasks() -> TypeAdapter[Task]:
     from collections.abc import Mapping  # noqa: F401, PLC0415
     from datetime import timedelta  # noqa: F401, PLC0415
 
-    from cryptoml_serving.contract.bundle import FeatureSpec  # noqa: F401, PLC0415
+    from cryptoml_serving.contract.manifest import FeatureSpec  # noqa: F401, PLC0415
 
     return TypeAdapter(Task)
 

@@ -17,7 +17,7 @@ from mlflow.types import ColSpec, Schema
 
 from cryptoml_assets.models.answers import answers_table
 from cryptoml_assets.models.record import RECORD_FILE
-from cryptoml_serving.contract.bundle import Manifest
+from cryptoml_serving.contract.manifest import Manifest
 from cryptoml_serving.contract.registry import (
     BUNDLE_FOLDER,
     DIGEST_TAG,

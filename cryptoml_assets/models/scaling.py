@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
 #: Quantiles that hold the bulk of a feature's values.
@@ -16,6 +18,8 @@ _LOWER, _UPPER = 0.005, 0.995
 _MARGIN = 0.25
 #: Skewness past which a positive feature is a size, such as a volatility, and read by its log.
 _SKEWED = 1.0
+#: What a prediction reads of it.
+_READ = ("median", "lower", "upper", "mean", "deviation", "logarithmic")
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,16 @@ class Scaling:
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
         """The constants by name."""
-        names = ("median", "lower", "upper", "mean", "deviation", "logarithmic")
-        return {f"scaling.{name}": getattr(self, name).astype(np.float32) for name in names}
+        return {f"scaling.{name}": getattr(self, name).astype(np.float32) for name in _READ}
+
+    def with_arrays(self, arrays: Mapping[str, Any]) -> Scaling:
+        """The constants from their names: :meth:`arrays` the other way round.
+
+        Args:
+            arrays: by name; those of other parts of a model are passed over.
+        """
+        read = {name: arrays[f"scaling.{name}"] for name in _READ}
+        return replace(self, **{**read, "logarithmic": read["logarithmic"] > 0})
 
 
 def fit_scaling(features: NDArray[np.float32]) -> Scaling:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_DRAWS = 2000
+#: Redrawn samples of a bootstrap, unless more are asked for.
+DRAWS = 2000
 _DAY = np.timedelta64(1, "D")
 _NORMAL = NormalDist()
 _FEWEST = 2
@@ -45,7 +46,7 @@ def bootstrap_p_value(
     gains: NDArray[np.float64],
     block: np.timedelta64,
     seed: int,
-    draws: int = _DRAWS,
+    draws: int = DRAWS,
 ) -> float:
     """One-sided p-value of "the mean gain is not above zero".
 
@@ -117,7 +118,7 @@ def bootstrap_means(
     values: NDArray[np.float64],
     block: np.timedelta64,
     seed: int,
-    draws: int = _DRAWS,
+    draws: int = DRAWS,
 ) -> NDArray[np.float64] | None:
     """Means of redrawn samples, shape (draws,), or none where there are fewer than two blocks.
 

@@ -146,18 +146,42 @@ def _ledger(
     rows: Rows, expected: NDArray[np.float32], horizon: np.timedelta64, costs: Costs
 ) -> _Ledger:
     target = _targets(rows, expected, horizon, costs)
-    before = _predecessors(rows, horizon)
-    followed = np.zeros(len(rows), np.bool_)
-    followed[before[before >= 0]] = True
-    held = np.where(before >= 0, target[before], 0.0)
+    held, traded = takeovers(rows, target, horizon)
     return _Ledger(
         # A label known at midnight is of the day that ends then.
         day=(rows.label_times - _TICK).astype("datetime64[D]"),
         gain=target * np.expm1(rows.labels),
-        # What nobody takes over is closed; its tranche pays for that at its label's time.
-        traded=np.abs(target - held) + np.where(followed, 0.0, np.abs(target)),
+        traded=traded,
         trades=int(((target != 0.0) & (target != held)).sum()),
     )
+
+
+def takeovers(
+    rows: Rows, target: NDArray[np.float64], horizon: np.timedelta64
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What each row's tranche takes over, and how much it trades.
+
+    Args:
+        rows: only their symbols and events are looked at.
+        target: shape (n,), signed amount that each row's tranche holds.
+        horizon: how long.
+
+    Returns:
+        Shapes (n,), in the units of ``target``: what the tranche one horizon earlier held of the
+        same symbol, and the amount traded to hold the target instead. What nobody takes over is
+        closed; its tranche pays for that at its label's time.
+    """
+    before = _predecessors(rows, horizon)
+    followed = np.zeros(len(rows), np.bool_)
+    followed[before[before >= 0]] = True
+    held = np.where(before >= 0, target[before], 0.0)
+    return held, np.abs(target - held) + np.where(followed, 0.0, np.abs(target))
+
+
+def direction(expected: NDArray[np.float32], costs: Costs) -> NDArray[np.float64]:
+    """1 for long, -1 for short, 0 where the expected move is no larger than a round trip costs."""
+    size = np.asarray(expected, np.float64)
+    return np.where(np.abs(size) > costs.round_trip, np.sign(size), 0.0)
 
 
 def _targets(
@@ -167,9 +191,7 @@ def _targets(
     instants, position, counts = np.unique(rows.events, return_inverse=True, return_counts=True)
     bar = np.median(np.diff(instants)) if len(instants) > 1 else horizon
     tranches = max(1, round(float(horizon / bar)))
-    size = np.asarray(expected, np.float64)
-    direction = np.where(np.abs(size) > costs.round_trip, np.sign(size), 0.0)
-    share: NDArray[np.float64] = direction / (tranches * counts[position])
+    share: NDArray[np.float64] = direction(expected, costs) / (tranches * counts[position])
     return share
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from cryptoml_serving.contract.bundle import FeatureSpec
+    from cryptoml_serving.contract.manifest import FeatureSpec
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 
 from cryptoml_assets.errors import TrainingDataError
 from cryptoml_assets.models.calibration import calibrate
-from cryptoml_serving.contract.bundle import OUTPUTS
+from cryptoml_serving.contract.manifest import OUTPUTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

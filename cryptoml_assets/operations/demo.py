@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cryptoml_assets.errors import ApprovalError
+from cryptoml_assets.monitoring.inference import key_header
 from cryptoml_assets.operations.graph import (
     days_to_repeat,
     keep_log,
@@ -41,10 +43,11 @@ _SERVING_PORT = 8000
 #: What the last line of a demo holds.
 ANSWER_FIELDS = (
     "symbol",
-    "expected_return",
+    "prediction",
     "lower",
     "upper",
     "probability_up",
+    "confidence",
     "model_version",
     "feature_timestamp",
     "prediction_id",
@@ -86,23 +89,36 @@ def demo(configured: Settings) -> None:
         configured, world = open_world(configured, children, narrator, freeze=True)
         ingest(configured, world, narrator)
         # The service takes seconds to load its libraries: it does so while the model is trained.
-        serving, address = start_serving(children, choose_port(_SERVING_PORT))
+        serving, address = start_serving(children, choose_port(preferred_serving_port()))
+        if "CRYPTOML_INFERENCE_URL" not in os.environ:
+            configured = set_environment({"CRYPTOML_INFERENCE_URL": address})
         approved = train(configured, narrator)
-        answer = _ask(children, serving, address, configured.symbols[0], approved)
+        answer = _ask(
+            children,
+            serving,
+            address,
+            configured.symbols[0],
+            approved,
+            key=configured.inference_key,
+        )
         narrator.say(f"POST {address}/predict answered for {answer['symbol']}")
         _summarise(narrator.console, configured, world, answer)
     sys.stdout.write(json.dumps({name: answer[name] for name in ANSWER_FIELDS}) + "\n")
 
 
 def _ask(
-    children: Children, serving: Child, address: str, symbol: str, version: str
+    children: Children, serving: Child, address: str, symbol: str, version: str, *, key: str
 ) -> dict[str, object]:
     """The service's answer for ``symbol`` from model ``version``, once it has swapped to it."""
     children.wait_ready(serving, f"{address}/ready", _SERVING_READY_SECONDS)
     deadline = time.monotonic() + _SWAP_SECONDS
     while True:
         answer = httpx.post(
-            f"{address}/predict", json={"symbol": symbol}, timeout=30.0, trust_env=False
+            f"{address}/predict",
+            json={"symbol": symbol},
+            headers=key_header(key),
+            timeout=30.0,
+            trust_env=False,
         )
         if not answer.is_success:
             raise serving.failure(f"answered HTTP {answer.status_code}: {answer.text}")
@@ -192,15 +208,16 @@ def train(configured: Settings, narrator: Narrator) -> str:
         RunFailedError: naming the step that failed.
         ApprovalError: when the gate approved nothing and nothing was approved before.
     """
-    from cryptoml_assets.deployment.history import newest_approval  # noqa: PLC0415
+    from cryptoml_assets.deployment.standing import current  # noqa: PLC0415
 
     run_job("train", narrator.say)
-    approval = newest_approval(configured)
-    if approval is None:
+    champion = current(configured).champion
+    if champion is None:
         raise ApprovalError(
             "the gate approved no model, so nothing may be served; the reasons stand in the ALERT "
             "above, and in the Dagster UI (`cryptoml up`) as an observation of validated_deployment"
         )
+    approval = champion.record
     narrator.say(
         f"model version {approval.model_version} approved by {approval.decided_by} "
         f"for its {approval.claim} skill"
@@ -214,12 +231,27 @@ def covered_days(configured: Settings, now: datetime) -> tuple[date, date]:
     return first, now.date()
 
 
-def start_serving(children: Children, port: int) -> tuple[Child, str]:
-    """Start the inference service as a child; it becomes ready once a model is approved."""
+def preferred_serving_port() -> int:
+    """Where the inference service listens, if nothing else does: its own setting's value."""
+    return int(os.environ.get("CRYPTOML_SERVING_PORT", _SERVING_PORT))
+
+
+def start_serving(children: Children, port: int, admin_port: int = 0) -> tuple[Child, str]:
+    """Start the inference service as a child; it becomes ready once a model is approved.
+
+    Args:
+        children: takes it in.
+        port: of its routes.
+        admin_port: of its admin routes; 0: none.
+    """
     child = children.start(
         "serving",
         [sys.executable, "-m", "cryptoml_serving"],
-        {"CRYPTOML_SERVING_HOST": _HOST, "CRYPTOML_SERVING_PORT": str(port)},
+        {
+            "CRYPTOML_SERVING_HOST": _HOST,
+            "CRYPTOML_SERVING_PORT": str(port),
+            "CRYPTOML_SERVING_ADMIN_PORT": str(admin_port),
+        },
     )
     return child, f"http://{_HOST}:{port}"
 

@@ -85,11 +85,14 @@ def _disk(configured: Settings) -> Finding:
 def _ports(configured: Settings) -> Iterator[Finding]:
     from cryptoml_serving.settings import ServingSettings  # noqa: PLC0415
 
+    serving = ServingSettings.load()
     ports = {
         "CRYPTOML_DAGSTER_PORT": configured.dagster_port,
         "CRYPTOML_MLFLOW_PORT": configured.mlflow_port,
-        "CRYPTOML_SERVING_PORT": ServingSettings.load().serving_port,
+        "CRYPTOML_SERVING_PORT": serving.serving_port,
     }
+    if serving.serving_admin_port:
+        ports["CRYPTOML_SERVING_ADMIN_PORT"] = serving.serving_admin_port
     if configured.world is not World.LIVE:
         ports["CRYPTOML_SANDBOX_URL"] = sandbox_port(configured)
     for variable, port in ports.items():

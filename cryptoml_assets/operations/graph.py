@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import threading
 import uuid
 from collections.abc import Callable
@@ -20,7 +19,8 @@ from cryptoml_assets.errors import CryptomlError
 from cryptoml_assets.features.catalog import TTL
 from cryptoml_assets.features.feature import TABLES
 from cryptoml_assets.features.pins import of_other_formulas
-from cryptoml_assets.settings import Settings
+from cryptoml_assets.production.instance import write_instance
+from cryptoml_assets.settings import Settings, settings
 
 _POLL_SECONDS = 0.3
 _STEP_ENDS = {
@@ -51,11 +51,10 @@ def prepare_dagster_home(home: Path) -> Path:
     """Make ``<home>/dagster`` the Dagster home of this process and its children.
 
     Returns:
-        The folder, holding the repository's ``dagster.yaml``.
+        The folder, holding the ``dagster.yaml`` of the settings.
     """
     folder = home / "dagster"
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(Path(__file__).parents[2] / "dagster.yaml", folder / "dagster.yaml")
+    write_instance(settings(), folder)
     os.environ["DAGSTER_HOME"] = str(folder)
     return folder
 
@@ -94,7 +93,7 @@ def run_job(
             raise_on_error=False,
         )
     if not result.success:
-        raise RunFailedError(_failure(result))
+        raise RunFailedError(run_failure(result))
     return result
 
 
@@ -151,7 +150,8 @@ class _Progress:
             self._report(f"{step} {_STEP_ENDS[event.event_type]} in {seconds:.1f} s")
 
 
-def _failure(result: dg.ExecuteInProcessResult) -> str:
+def run_failure(result: dg.ExecuteInProcessResult) -> str:
+    """The failed step of a run, its cause and the run, in words."""
     for event in result.all_events:
         if event.event_type is dg.DagsterEventType.STEP_FAILURE:
             error = event.step_failure_data.error

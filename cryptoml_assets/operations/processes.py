@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
 
 from cryptoml_assets.errors import CryptomlError
 
+Answer = TypeVar("Answer")
 _STOP_SECONDS = 15.0
 _POLL_SECONDS = 0.1
 _TAIL_LINES = 25
+# Ports to choose from: above the well-known, below what Linux (32768) and others give away.
+_FIRST_PORT, _PORTS = 12_000, 20_000
+_APART = 211  # no divisor of the ports: processes next to each other begin elsewhere
+_STEP = 7  # room above a port for the ones that a server of several workers takes after it
+_TRIED_PORTS = 200
+_GIVEN = itertools.count()
 _PROBE = 0  # the signal that is not sent: only asks whether somebody would get it
 
 
@@ -34,11 +43,12 @@ class PortInUseError(CryptomlError):
 
 @dataclass(frozen=True)
 class Child:
-    """One running process and the file that takes its output."""
+    """One running process, the file that takes its output, and the signal that stops it."""
 
     name: str
     process: subprocess.Popen[bytes]
     log: Path
+    stop: signal.Signals = signal.SIGTERM
 
     def failure(self, what: str) -> ChildError:
         """An error that says ``what`` happened and shows the end of the child's output."""
@@ -65,7 +75,7 @@ class Children:
         trace: TracebackType | None,
     ) -> None:
         for child in reversed(self._running):
-            _signal_group(child.process, signal.SIGTERM)
+            _signal_group(child.process, child.stop)
         deadline = time.monotonic() + _STOP_SECONDS
         for child in reversed(self._running):
             while _signal_group(child.process, _PROBE) and time.monotonic() < deadline:
@@ -75,8 +85,24 @@ class Children:
             child.process.wait()
         self._running.clear()
 
-    def start(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> Child:
-        """Start ``command`` in a process group of its own, its output in ``<logs>/<name>.log``."""
+    def start(
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        stop: signal.Signals = signal.SIGTERM,
+        user: int | None = None,
+    ) -> Child:
+        """Start ``command`` in a process group of its own, its output in ``<logs>/<name>.log``.
+
+        Args:
+            name: of the child.
+            command: program and arguments.
+            environment: variables besides this process's own.
+            stop: signal that ends it in order.
+            user: number of the user and of the group it runs as; ours when not given.
+        """
         log = self._logs / f"{name}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(  # noqa: S603  (our own command lines)
@@ -86,8 +112,11 @@ class Children:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **environment},
                 start_new_session=True,
+                user=user,
+                group=user,
+                extra_groups=None if user is None else [],
             )
-        child = Child(name, process, log)
+        child = Child(name, process, log, stop)
         self._running.append(child)
         return child
 
@@ -97,20 +126,33 @@ class Children:
         Raises:
             ChildError: when the child ends first or ``seconds`` pass.
         """
-        deadline = time.monotonic() + seconds
         with httpx.Client(timeout=5.0, trust_env=False) as client:
-            while time.monotonic() < deadline:
-                if child.process.poll() is not None:
-                    raise child.failure(f"ended with exit code {child.process.returncode}")
-                try:
+
+            def ask() -> httpx.Response | None:
+                with suppress(httpx.TransportError):
                     answer = client.get(url)
-                except httpx.TransportError:
-                    time.sleep(_POLL_SECONDS)
-                    continue
-                if answer.is_success:
-                    return answer
-                time.sleep(_POLL_SECONDS)
-        raise child.failure(f"did not answer at {url} within {seconds:g} s")
+                    return answer if answer.is_success else None
+                return None
+
+            return self.wait_until(child, ask, seconds, f"did not answer at {url}")
+
+    def wait_until(
+        self, child: Child, ask: Callable[[], Answer | None], seconds: float, trouble: str
+    ) -> Answer:
+        """Call ``ask`` until it gives an answer, which is returned.
+
+        Raises:
+            ChildError: when the child ends first, or ``seconds`` pass: then it says ``trouble``.
+        """
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if child.process.poll() is not None:
+                raise child.failure(f"ended with exit code {child.process.returncode}")
+            answer = ask()
+            if answer is not None:
+                return answer
+            time.sleep(_POLL_SECONDS)
+        raise child.failure(f"{trouble} within {seconds:g} s")
 
     def watch(self) -> None:
         """Block while every child runs.
@@ -147,11 +189,21 @@ def port_is_free(host: str, port: int) -> bool:
 
 
 def free_port(host: str) -> int:
-    """A port on which nothing listens at this moment."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port on which nothing listens, and that stays so until the caller's server has it.
+
+    It lies below the ports that the system gives to outgoing connections and to servers without
+    a wish, and processes begin to look for one at different places: a server may start long after
+    its port was chosen.
+
+    Raises:
+        PortInUseError: where every port looked at is taken.
+    """
+    for _ in range(_TRIED_PORTS):
+        port = _FIRST_PORT + (os.getpid() * _APART + next(_GIVEN) * _STEP) % _PORTS
+        if port_is_free(host, port):
+            return port
+    message = f"{host}: each of {_TRIED_PORTS} ports looked at from {_FIRST_PORT} on is in use"
+    raise PortInUseError(message)
 
 
 def require_port(variable: str, host: str, port: int) -> None:

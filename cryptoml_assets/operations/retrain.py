@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -21,10 +20,12 @@ from cryptoml_assets.models.record import (
     read_record,
     rows_digest,
 )
+from cryptoml_assets.operations.tracking import tracking_client
 from cryptoml_assets.resources.lake import Lake
 from cryptoml_assets.settings import Settings
-from cryptoml_serving.contract.bundle import WEIGHTS_FILE, BundleError, Manifest, read_manifest
-from cryptoml_serving.contract.registry import BUNDLE_FOLDER, DIGEST_TAG, MLFLOW_ENVIRONMENT
+from cryptoml_serving.contract.bundle import WEIGHTS_FILE, read_manifest
+from cryptoml_serving.contract.manifest import BundleError, Manifest
+from cryptoml_serving.contract.registry import BUNDLE_FOLDER, DIGEST_TAG
 from cryptoml_serving.contract.settings import SettingsError
 from cryptoml_serving.contract.stores import masked
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _TABLE = "training_set"
-_SQLITE = "sqlite:///"
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def retrain(
     """
     if out is not None and out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise SettingsError(f"--out {out} already holds something; expected a new or empty folder")
-    client = _client(configured)
+    client = tracking_client(configured)
     with tempfile.TemporaryDirectory() as work:
         expected, record = _run(client, run_id, configured.tracking_address, Path(work))
         frame = _rows(configured, record)
@@ -148,17 +148,6 @@ def summary(outcome: Outcome) -> list[str]:
     for name, (before, after) in found.metrics.items():
         lines.append(f"metric {name}: {before} then, {after} now")
     return lines
-
-
-def _client(configured: Settings) -> Any:
-    """An ``MlflowClient`` that makes no new database where there is none."""
-    address = configured.tracking_address
-    if address.startswith(_SQLITE) and not Path(address.removeprefix(_SQLITE)).is_file():
-        raise TrainingRecordError(f"no training run has been tracked yet: {address} does not exist")
-    os.environ.update(MLFLOW_ENVIRONMENT)
-    from mlflow import MlflowClient  # noqa: PLC0415 - seconds to import, once its environment is set
-
-    return MlflowClient(address, registry_uri=address)
 
 
 def _run(client: Any, run_id: str, address: str, work: Path) -> tuple[str, TrainingRecord]:

@@ -124,6 +124,8 @@ def _check_same_world(configured: Settings, description: Mapping[str, object]) -
         key: description[key] for key in ("source", "seed", "signal", "genesis", "block_seconds")
     }
     identity |= {"venue": configured.venue, "timeframe": configured.timeframe}
+    if description["regimes"]:
+        identity["regimes"] = description["regimes"]
     home = configured.home_path
     file = home / "world.json"
     if not file.exists():

@@ -53,6 +53,15 @@ def scan(opened: Any, files: Sequence[str]) -> pl.LazyFrame:
     ).select(schema.names())
 
 
+def files_in(opened: Any, days: Sequence[date]) -> list[str]:
+    """The addresses of the files of ``days``."""
+    if not days:
+        return []
+    asked = [(DAY_COLUMN, "in", [day.isoformat() for day in days])]
+    files: list[str] = opened.file_uris(file_pruning_predicate=asked)
+    return files
+
+
 def files_of_days(opened: Any, days: Sequence[date]) -> dict[date, tuple[str, ...]]:
     """The addresses of the files of those of ``days`` that have any."""
     asked = {f"{DAY_COLUMN}={day.isoformat()}": day for day in days}
@@ -112,6 +121,20 @@ def days_changed(before: pl.DataFrame, after: pl.DataFrame) -> tuple[date, ...]:
         if not same_rows(old.get(day, none), new.get(day, none))
     )
     return tuple(sorted(changed))
+
+
+def require_by_days(table: str, opened: Any) -> None:
+    """Refuse a table that is not stored by days."""
+    if not by_days(opened):
+        message = f"lake table {table} is not stored by days"
+        raise LakeError(message)
+
+
+def require_not_by_days(table: str, opened: Any) -> None:
+    """Refuse a table that is stored by days."""
+    if by_days(opened):
+        message = f"lake table {table} is stored by days; replace its days instead"
+        raise LakeError(message)
 
 
 def check_fits(table: str, stored: Mapping[str, Any], schema: Mapping[str, Any]) -> None:

@@ -7,37 +7,39 @@ oldest day first, within a day in the order written; other tables promise no ord
 from __future__ import annotations
 
 import hashlib
-import time
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, TypeVar
+from typing import Any
 
 import polars as pl
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from cryptoml_assets.errors import LakeError
+from cryptoml_assets.resources.conflicts import committed
 from cryptoml_assets.resources.delta import (
     DAY_COLUMN,
     NEXT_COMMIT,
-    by_days,
     check_days,
     check_fits,
     check_types,
     configuration,
     days_changed,
     days_held,
+    files_in,
     replace,
+    require_by_days,
+    require_not_by_days,
     same_rows,
     scan,
     widened,
 )
 from cryptoml_assets.resources.parts import Parts, Rows
 
-Result = TypeVar("Result")
-#: Seconds to wait before each new try after another writer's commit won.
-_CONFLICT_DELAYS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 0.8, 0.8, 0.8)
+#: What a store's own words must not carry on: who asks and with which signature, and colours.
+_UNTOLD = re.compile(r"(?<=://)[^/\s]*@|(?<=\S)\?\S+|\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,15 @@ class Lake:
         return f"{self.uri.rstrip('/')}/{table}"
 
     def exists(self, table: str) -> bool:
-        """Whether ``table`` has ever been written."""
-        return bool(DeltaTable.is_deltatable(self.address(table)))
+        """Whether ``table`` has ever been written.
+
+        Raises:
+            LakeError: the store does not answer, so that nobody knows.
+        """
+        try:
+            return bool(DeltaTable.is_deltatable(self.address(table)))
+        except (DeltaError, OSError) as error:
+            raise LakeError(_unreadable(table, error)) from None
 
     def tables(self) -> tuple[str, ...]:
         """Names of all tables, sorted."""
@@ -122,8 +131,8 @@ class Lake:
         opened = self._open(table, version)
         if days is None:
             return scan(opened, opened.file_uris())
-        self._check_by_days(table, opened)
-        return scan(opened, self._files(opened, days))
+        require_by_days(table, opened)
+        return scan(opened, files_in(opened, days))
 
     def day_versions(
         self, table: str, days: Sequence[date] | None = None, version: int | None = None
@@ -194,9 +203,10 @@ class Lake:
 
         def attempt() -> Stored:
             opened = self._open(table) if self.exists(table) else None
+            before = None
             if opened is not None:
-                self._check_by_days(table, opened)
-            before = widened(self._rows(opened, days), schema) if opened else None
+                require_by_days(table, opened)
+                before = widened(scan(opened, files_in(opened, days)).collect(), schema)
             frame = change(pl.DataFrame(schema=schema) if before is None else before)
             check_types(table, frame)
             check_days(table, frame, days)
@@ -212,7 +222,7 @@ class Lake:
                 replace(opened, ordered, changed, stored=not before.is_empty())
             return Stored(int(opened.version()), frame.height, changed)
 
-        return self._commit(table, attempt)
+        return committed(table, attempt)
 
     def replace_parts(self, table: str, parts: Sequence[Sequence[date]], rows: Rows) -> Stored:
         """Make what ``rows`` gives for each of ``parts`` the rows of its days, in one commit.
@@ -238,11 +248,11 @@ class Lake:
         def attempt() -> Stored:
             opened = self._open(table) if self.exists(table) else None
             if opened is not None:
-                self._check_by_days(table, opened)
+                require_by_days(table, opened)
             version = written.attempt(opened)
             return Stored(version, written.rows, written.changed)
 
-        return self._commit(table, attempt)
+        return committed(table, attempt)
 
     def overwrite(self, table: str, frame: pl.DataFrame) -> int:
         """Make ``frame`` the whole content of ``table``; return the version.
@@ -256,7 +266,7 @@ class Lake:
 
         def commit() -> None:
             if self.exists(table):
-                self._check_not_by_days(table)
+                require_not_by_days(table, self._open(table))
                 if same_rows(self.scan(table).collect(), frame):
                     return
             self._write(
@@ -267,7 +277,7 @@ class Lake:
                 commit_properties=NEXT_COMMIT,
             )
 
-        self._commit(table, commit)
+        committed(table, commit)
         return self.version(table)
 
     def append(self, table: str, frame: pl.DataFrame) -> int:
@@ -280,12 +290,60 @@ class Lake:
 
         def commit() -> None:
             if self.exists(table):
-                self._check_not_by_days(table)
+                require_not_by_days(table, self._open(table))
                 check_fits(table, self.schema(table), frame.schema)
             self._write(table, frame, mode="append", schema_mode="merge")
 
-        self._commit(table, commit)
+        committed(table, commit)
         return self.version(table)
+
+    def extend(
+        self,
+        table: str,
+        more: Callable[[pl.DataFrame], pl.DataFrame],
+        schema: Mapping[str, Any],
+    ) -> int:
+        """Add ``more(all rows)`` to ``table``, in one commit; return the version, -1 without one.
+
+        The commit is made only if the table is still at the version the rows were read from; else
+        they are read again. So of two writers each sees what the other has added, and rows can
+        depend on those before them.
+
+        Args:
+            table: created when missing.
+            more: gets all rows, an empty frame of ``schema`` where there is no table; without rows
+                to add nothing is committed.
+            schema: columns of the rows.
+
+        Raises:
+            LakeError: a schema the table cannot take, a table that is stored by days, or other
+                writers that came first every time.
+        """
+
+        def attempt() -> int:
+            if not self.exists(table):
+                frame = more(pl.DataFrame(schema=schema))
+                check_types(table, frame)
+                if frame.is_empty():
+                    return -1
+                self._create(table, frame, daily=False)
+                return 0
+            opened = self._open(table)
+            require_not_by_days(table, opened)
+            frame = more(scan(opened, opened.file_uris()).collect())
+            check_types(table, frame)
+            check_fits(table, pl.Schema(opened.schema()), frame.schema)
+            if not frame.is_empty():
+                write_deltalake(
+                    opened,
+                    frame,
+                    mode="append",
+                    schema_mode="merge",
+                    commit_properties=NEXT_COMMIT,
+                )
+            return int(opened.version())
+
+        return committed(table, attempt)
 
     def _open(self, table: str, version: int | None = None) -> Any:
         try:
@@ -294,25 +352,15 @@ class Lake:
             known = ", ".join(self.tables()) or "none"
             message = f"lake {self.uri} has no table {table}; it has: {known}"
             raise LakeError(message) from None
-        except DeltaError as error:
-            message = f"lake table {table}, version {version}: {error}"
-            raise LakeError(message) from error
-
-    def _rows(self, opened: Any, days: Sequence[date]) -> pl.DataFrame:
-        return scan(opened, self._files(opened, days)).collect()
+        except (DeltaError, OSError) as error:
+            asked = table if version is None else f"{table}, version {version}"
+            raise LakeError(_unreadable(asked, error)) from None
 
     def _by_day(self, table: str, figure: pl.Expr, version: int | None) -> pl.DataFrame:
         """Each day that has files, and ``figure`` of their paths and ``num_records``."""
         actions = pl.DataFrame(self._open(table, version).get_add_actions(flatten=True))
         of_day = pl.col(f"partition.{DAY_COLUMN}").cast(pl.String).str.to_date()
         return actions.group_by(of_day.alias("day")).agg(figure.alias("figure"))
-
-    def _files(self, opened: Any, days: Sequence[date]) -> list[str]:
-        if not days:
-            return []
-        asked = [(DAY_COLUMN, "in", [day.isoformat() for day in days])]
-        files: list[str] = opened.file_uris(file_pruning_predicate=asked)
-        return files
 
     def _write(self, table: str, frame: pl.DataFrame, **how: Any) -> None:
         if self.exists(table):
@@ -342,26 +390,8 @@ class Lake:
                 raise
             raise CommitFailedError(str(error)) from error
 
-    def _commit(self, table: str, commit: Callable[[], Result]) -> Result:
-        """Run ``commit``, again where another writer's commit came first."""
-        for delay in _CONFLICT_DELAYS:
-            try:
-                return commit()
-            except CommitFailedError:
-                time.sleep(delay)
-        try:
-            return commit()
-        except CommitFailedError as error:
-            tries = len(_CONFLICT_DELAYS) + 1
-            message = f"lake table {table}: other writers won {tries} times: {error}"
-            raise LakeError(message) from error
 
-    def _check_by_days(self, table: str, opened: Any) -> None:
-        if not by_days(opened):
-            message = f"lake table {table} is not stored by days"
-            raise LakeError(message)
-
-    def _check_not_by_days(self, table: str) -> None:
-        if by_days(self._open(table)):
-            message = f"lake table {table} is stored by days; replace its days instead"
-            raise LakeError(message)
+def _unreadable(table: str, error: Exception) -> str:
+    """What a store says of a table, in one line and without a secret."""
+    told = " ".join(_UNTOLD.sub("", str(error)).split())
+    return f"lake table {table} cannot be read: {told}"

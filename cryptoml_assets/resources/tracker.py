@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 
 from cryptoml_serving.contract.registry import MLFLOW_ENVIRONMENT
+from cryptoml_serving.contract.tables import making_tables
 
 _SQLITE = "sqlite:///"
 _PARENT_TAG = "mlflow.parentRunId"
@@ -57,7 +58,7 @@ class Tracker(dg.ConfigurableResource):  # type: ignore[type-arg]
                 with mlflow.start_run(run_name=name, nested=True) as run:
                     mlflow.set_tag("dagster_run_id", context.run.run_id)
                     yield run
-            except BaseException:
+            except BaseException:  # interrupted too: it would go on as running
                 tracked.end_run("FAILED")
                 raise
             tracked.end_run()
@@ -107,11 +108,14 @@ class Tracker(dg.ConfigurableResource):  # type: ignore[type-arg]
 
 
 def _create_at_once(mlflow: Any, address: str) -> None:
-    """Let a new SQLite database appear with all of its tables.
+    """Let a new database appear with all of its tables.
 
-    The inference service looks for the file and opens it; while the tables are being made, both
-    would make them, and one of the two would fail.
+    The inference service looks for it and opens it; while the tables are being made, both would
+    make them, and one of the two would fail.
     """
+    with making_tables(address):
+        if address.startswith("postgresql"):
+            mlflow.MlflowClient(address, address).search_experiments(max_results=1)
     if not address.startswith(_SQLITE) or (path := Path(address.removeprefix(_SQLITE))).exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)

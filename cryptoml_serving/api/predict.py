@@ -1,83 +1,169 @@
-"""``POST /predict``: a look-up in the newest snapshot."""
+"""``POST /predict``: a look-up in the newest snapshot, of answers that are serialised already.
+
+The door calls it with the body, past the framework's routing, validation and serialisation, which
+together take longer than the answer.
+"""
 
 from __future__ import annotations
 
 import difflib
-import logging
 import time
+from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, RootModel, StringConstraints, ValidationError
 
-from cryptoml_serving.api.openapi import problems
-from cryptoml_serving.api.problems import ProblemError, ProblemType
-from cryptoml_serving.api.service import CurrentService, Service
+from cryptoml_serving.api.openapi import Operation
+from cryptoml_serving.api.problems import ProblemError, ProblemType, invalid_request
 from cryptoml_serving.contract.prediction import Prediction
-from cryptoml_serving.contract.settings import format_duration
-from cryptoml_serving.telemetry import event
+from cryptoml_serving.runtime import canary
+from cryptoml_serving.runtime.access_log import Answered
 
-_LOG = logging.getLogger(__name__)
-router = APIRouter(tags=["predictions"])
+if TYPE_CHECKING:
+    from cryptoml_serving.api.service import Service
+    from cryptoml_serving.runtime.answers import Answer
+    from cryptoml_serving.runtime.snapshot import Snapshot
+
+PATH = "/predict"
+#: Symbols of one request.
+MOST_SYMBOLS = 256
+
+Symbol = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
 
-class PredictRequest(BaseModel):
+class OneSymbol(BaseModel):
     """Which symbol to predict."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    symbol: str = Field(
-        min_length=1, max_length=64, description="a served ccxt symbol", examples=["BTC/USDT"]
+    symbol: Symbol = Field(description="a served ccxt symbol", examples=["BTC/USDT"])
+
+
+class ManySymbols(BaseModel):
+    """Which symbols to predict."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    symbols: list[Symbol] = Field(
+        min_length=1,
+        max_length=MOST_SYMBOLS,
+        description="served ccxt symbols; answered all, in this order, or none",
+        examples=[["BTC/USDT", "ETH/USDT"]],
     )
 
 
-@router.post(
-    "/predict",
-    response_model=Prediction,
-    responses=problems(404, 413, 422, 503),
-    summary="Predict the return of one symbol",
+class PredictRequest(RootModel[OneSymbol | ManySymbols]):
+    """``{"symbol": ...}`` or ``{"symbols": [...]}``."""
+
+
+class Predictions(BaseModel):
+    """One prediction for each symbol asked for, in that order."""
+
+    predictions: list[Prediction]
+
+
+OPERATION = Operation(
+    path=PATH,
+    tag="predictions",
+    summary="Predict the return of one symbol or several",
+    description="The newest predictions of the approved model, with their ages. A canary answers "
+    "its share of the requests in the champion's place, chosen by X-Request-ID and symbol.",
+    body=PredictRequest,
+    answers=(Prediction, Predictions),
+    statuses=(404, 408, 413, 422, 503),
 )
-async def predict(body: PredictRequest, request: Request, service: CurrentService) -> Response:
-    """The newest prediction of the approved model for a symbol, with its age."""
+
+
+def predict(service: Service, body: bytes, request_id: str, caller: str) -> bytes:
+    """The JSON that answers a request.
+
+    Args:
+        service: what is answered from.
+        body: of the request, as it came.
+        request_id: says whether it is a canary's turn.
+        caller: for the log.
+
+    Raises:
+        ProblemError: the body is none of ours; or of one symbol: not served, not ready, nothing for
+            it, or its features too old.
+    """
     began = time.perf_counter()
-    prediction = _look_up(body.symbol, service)
-    answer = Response(prediction.model_dump_json(), media_type="application/json")
-    service.metrics.answered(time.perf_counter() - began)
-    event(
-        _LOG,
-        logging.INFO,
-        "prediction",
-        f"predicted {prediction.symbol}",
-        request_id=request.state.request_id,
-        **prediction.model_dump(),
-    )
-    return answer
+    asked = _parse(body)
+    # Both read once for one request: the background thread replaces the snapshot.
+    snapshot, now = service.state.snapshot, service.now()
+    if isinstance(asked, str):
+        answer = _look_up(service, snapshot, asked, request_id, now)
+        told = _told(service, answer, now, request_id, caller)
+    else:
+        found = [_look_up(service, snapshot, symbol, request_id, now) for symbol in asked]
+        bodies = [_told(service, answer, now, request_id, caller) for answer in found]
+        told = b'{"predictions":[%b]}' % b",".join(bodies)
+    service.metrics.tally.took(time.perf_counter() - began)
+    return told
 
 
-def _look_up(symbol: str, service: Service) -> Prediction:
-    """The prediction to answer with, its age as of now.
+def _told(service: Service, answer: Answer, now: float, request_id: str, caller: str) -> bytes:
+    """The JSON of one answer, once it is counted and noted."""
+    age = answer.age(now)
+    made = answer.prediction
+    service.metrics.tally.answered(made.model_version, made.role)
+    service.access_log.add(Answered(time.time(), request_id, caller, answer, age))
+    return answer.body(age)
+
+
+def not_json() -> ProblemError:
+    """The problem of a body that says itself that it is something else."""
+    return invalid_request([("body", "it is not sent as application/json")])
+
+
+def _parse(body: bytes) -> str | list[str]:
+    """The symbol or the symbols.
+
+    Raises:
+        ProblemError: it is no such body.
+    """
+    try:
+        parsed: Any = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise invalid_request([("body", f"it is not JSON: {error}")]) from None
+    # The usual request; everything else is for the model to judge.
+    if type(parsed) is dict and len(parsed) == 1:
+        symbol = parsed.get("symbol")
+        if type(symbol) is str and 0 < len(symbol) <= 64:  # noqa: PLR2004 - as `Symbol` says
+            return symbol
+    kind = ManySymbols if isinstance(parsed, dict) and "symbols" in parsed else OneSymbol
+    try:
+        asked = kind.model_validate(parsed)
+    except ValidationError as error:
+        reasons = [("/".join(map(str, ("body", *e["loc"]))), e["msg"]) for e in error.errors()]
+        raise invalid_request(reasons) from None
+    return asked.symbol if isinstance(asked, OneSymbol) else asked.symbols
+
+
+def _look_up(
+    service: Service, snapshot: Snapshot | None, symbol: str, request_id: str, now: float
+) -> Answer:
+    """What answers for a symbol.
 
     Raises:
         ProblemError: not served, not ready, nothing for this symbol, or its features too old.
     """
-    if symbol not in service.settings.symbols:
+    state = service.state
+    if symbol not in service.symbols:
         raise _unknown(symbol, service.settings.symbols)
-    service.metrics.requested(symbol)
-    retry = service.retry_after()
-    if (snapshot := service.state.snapshot) is None:
-        raise ProblemError(ProblemType.NOT_READY, service.state.not_ready, headers=retry)
-    if (why := snapshot.missing.get(symbol)) is not None:
-        raise ProblemError(ProblemType.NO_PREDICTION, f"{symbol}: {why}", headers=retry)
-    prediction = snapshot.predictions[symbol]
-    age = service.settings.clock() - prediction.feature_timestamp
-    limit = service.settings.serving_max_feature_age
-    if age > limit:
-        detail = (
-            f"{symbol}: the features are of {prediction.feature_timestamp.isoformat()}, "
-            f"{age.total_seconds():.0f} s old; served up to {format_duration(limit)}"
-        )
-        members = {"feature_age_seconds": age.total_seconds()}
+    service.metrics.tally.requested(symbol)
+    if snapshot is None:
+        raise ProblemError(ProblemType.NOT_READY, state.not_ready, headers=service.retry_after())
+    if (answer := canary.choose(state, snapshot, symbol, request_id)) is None:
+        detail = f"{symbol}: {snapshot.missing[symbol]}"
+        raise ProblemError(ProblemType.NO_PREDICTION, detail, headers=service.retry_after())
+    age = answer.age(now)
+    if age > service.most_age:
+        detail = f"{symbol}: {service.why_stale(answer, age)}"
+        members = {"feature_age_seconds": age}
+        retry = service.retry_after()
         raise ProblemError(ProblemType.STALE_FEATURES, detail, members, retry)
-    return prediction.model_copy(update={"feature_age_seconds": age.total_seconds()})
+    return answer
 
 
 def _unknown(symbol: str, served: tuple[str, ...]) -> ProblemError:

@@ -1,8 +1,9 @@
 """The approval record: who let which bundle serve, on what evidence, signed with Ed25519.
 
-A record names one bundle by digest and every criterion with its figure. It is signed as canonical
-JSON; what verifies is exactly what was signed. A record without criteria, or with one that did not
-pass, never verifies, whoever signed it.
+A record is one decision about one bundle: its role from then on, every criterion with its figure,
+and its place in the chain of all decisions. It is signed as canonical JSON; what verifies is
+exactly what was signed. A record that gives a role without criteria, or with one that did not pass,
+never verifies, whoever signed it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from typing import TYPE_CHECKING, Literal, Self
+import stat
+from typing import TYPE_CHECKING, Literal, Self, TypeVar
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -32,14 +34,31 @@ from pydantic import (
     model_validator,
 )
 
-from cryptoml_serving.contract.bundle import canonical_json
+from cryptoml_serving.contract.manifest import canonical_json
+from cryptoml_serving.contract.private_folder import is_ours_alone
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+#: What the first record of a chain names as the one before it.
+NO_RECORD = "0" * 64
 _PRIVATE_MODE = 0o600
 _OTHERS = 0o077
+_DIGEST = r"^[0-9a-f]{64}$"
+
+#: What a version may do: answer, be scored beside the one that answers, answer a share, or nothing.
+Role = Literal["champion", "shadow", "canary", "none"]
+#: What a decision does: give a role to a version that passed, move a challenger that proved itself
+#: up, put an earlier version back, or take a role away.
+Action = Literal["approve", "promote", "rollback", "withdraw"]
+
+_Document = TypeVar("_Document", bound=BaseModel)
+_NAMES = {
+    "ApprovalRecord": "an approval record",
+    "Deployment": "a deployment",
+    "VerdictRecord": "a verdict of the gate",
+}
 
 
 class ApprovalInvalidError(Exception):
@@ -63,18 +82,31 @@ class Criterion(BaseModel):
 
 
 class ApprovalRecord(BaseModel):
-    """A decision that one bundle may serve."""
+    """A decision about what one bundle may do from then on.
+
+    ``sequence`` counts all decisions of a platform from 0; ``previous`` is the digest of the one
+    before. ``percent`` is the share of requests, in percent, that a canary answers, else 0.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     schema_version: int = SCHEMA_VERSION
+    sequence: int = Field(ge=0)
+    previous: str = Field(pattern=_DIGEST)
+    action: Action
+    role: Role
+    percent: FiniteFloat = Field(0.0, ge=0, lt=100)
     model_name: str
     model_version: str
-    bundle_digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+    bundle_digest: str = Field(pattern=_DIGEST)
     run_id: str
     #: The skill the model has shown: direction or distribution.
     claim: Literal["direction", "distribution"]
     source: str
+    #: Lake table → version of it that the bundle was made from.
+    data_versions: dict[str, int]
+    #: Commit of the code that made the bundle.
+    git_commit: str
     criteria: tuple[Criterion, ...]
     decided_by: str
     reason: str
@@ -88,8 +120,24 @@ class ApprovalRecord(BaseModel):
             raise ValueError(message)
         return self
 
+    @model_validator(mode="after")
+    def _role_fits(self) -> Self:
+        if (self.role == "canary") != (self.percent > 0):
+            message = f"a {self.role} that answers {self.percent:g} % of the requests"
+            raise ValueError(message)
+        if (self.action == "withdraw") != (self.role == "none"):
+            message = f"the action {self.action} cannot give the role {self.role}"
+            raise ValueError(message)
+        if self.action in {"promote", "rollback"} and self.role != "champion":
+            message = f"the action {self.action} makes a champion, not a {self.role}"
+            raise ValueError(message)
+        if (self.sequence == 0) != (self.previous == NO_RECORD):
+            message = f"record {self.sequence} cannot follow {self.previous}"
+            raise ValueError(message)
+        return self
 
-class SignedApproval(BaseModel):
+
+class SignedDocument(BaseModel):
     """A record as it was signed: its JSON, the signature in base64, and whose key it was."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -98,24 +146,50 @@ class SignedApproval(BaseModel):
     signature: str
     key_id: str
 
+    @property
+    def digest(self) -> str:
+        """SHA-256, in hex, of the document with its signature: what the next record names."""
+        return hashlib.sha256(canonical_json(self)).hexdigest()
 
-def sign(record: ApprovalRecord, private_key: Ed25519PrivateKey) -> SignedApproval:
+
+def sign(record: ApprovalRecord, private_key: Ed25519PrivateKey) -> SignedDocument:
     """Sign a record's canonical JSON.
 
     Raises:
         ApprovalInvalidError: the record would never verify.
     """
     _require_passes(record)
-    text = canonical_json(record)
-    return SignedApproval(
+    return sign_document(record, private_key)
+
+
+def verify(signed: SignedDocument, public_key: Ed25519PublicKey) -> ApprovalRecord:
+    """The record, if this key signed exactly it and every criterion that it needs passed.
+
+    Raises:
+        ApprovalInvalidError: in every other case.
+    """
+    record = verify_document(signed, public_key, ApprovalRecord)
+    if record.schema_version != SCHEMA_VERSION:
+        message = f"approval schema {record.schema_version}; this code reads {SCHEMA_VERSION}"
+        raise ApprovalInvalidError(message)
+    _require_passes(record)
+    return record
+
+
+def sign_document(document: BaseModel, private_key: Ed25519PrivateKey) -> SignedDocument:
+    """Sign the canonical JSON of any document."""
+    text = canonical_json(document)
+    return SignedDocument(
         record_json=text.decode(),
         signature=base64.b64encode(private_key.sign(text)).decode(),
         key_id=key_id(private_key.public_key()),
     )
 
 
-def verify(signed: SignedApproval, public_key: Ed25519PublicKey) -> ApprovalRecord:
-    """The record, if this key signed exactly it and every criterion in it passed.
+def verify_document(
+    signed: SignedDocument, public_key: Ed25519PublicKey, kind: type[_Document]
+) -> _Document:
+    """The document, if this key signed exactly it and it is of that kind.
 
     Raises:
         ApprovalInvalidError: in every other case.
@@ -130,34 +204,30 @@ def verify(signed: SignedApproval, public_key: Ed25519PublicKey) -> ApprovalReco
         message = "the signature is not that of this record"
         raise ApprovalInvalidError(message) from error
     try:
-        record = ApprovalRecord.model_validate_json(text)
+        document = kind.model_validate_json(text)
     except ValidationError as error:
-        message = f"the signed text is not an approval record: {error}"
+        message = f"the signed text is not {_NAMES.get(kind.__name__, kind.__name__)}: {error}"
         raise ApprovalInvalidError(message) from error
-    if canonical_json(record) != text:
+    if canonical_json(document) != text:
         message = "the signed text is not canonical JSON"
         raise ApprovalInvalidError(message)
-    if record.schema_version != SCHEMA_VERSION:
-        message = f"approval schema {record.schema_version}; this code reads {SCHEMA_VERSION}"
-        raise ApprovalInvalidError(message)
-    _require_passes(record)
-    return record
+    return document
 
 
-def read_signed(data: bytes) -> SignedApproval:
+def read_signed(data: bytes) -> SignedDocument:
     """Parse the file an approval is kept in; verifying is a step of its own.
 
     Raises:
         ApprovalInvalidError: it is not such a file.
     """
     try:
-        return SignedApproval.model_validate_json(data)
+        return SignedDocument.model_validate_json(data)
     except ValidationError as error:
         message = f"not a signed approval: {error}"
         raise ApprovalInvalidError(message) from error
 
 
-def write_signed(signed: SignedApproval) -> bytes:
+def write_signed(signed: SignedDocument) -> bytes:
     """The file an approval is kept in."""
     return canonical_json(signed)
 
@@ -204,11 +274,11 @@ def load_private_key(path: Path) -> Ed25519PrivateKey:
         ApprovalInvalidError: missing, not Ed25519, or readable by others than its owner.
     """
     try:
-        data, mode = path.read_bytes(), path.stat().st_mode
+        data, found = path.read_bytes(), path.stat()
     except OSError as error:
         message = f"signing key {path} cannot be read: {error}"
         raise ApprovalInvalidError(message) from error
-    if mode & _OTHERS:
+    if _is_open(found):
         message = f"signing key {path} is open to others than its owner: chmod 600 it"
         raise ApprovalInvalidError(message)
     try:
@@ -220,6 +290,15 @@ def load_private_key(path: Path) -> Ed25519PrivateKey:
         message = f"signing key {path} is not an Ed25519 key"
         raise ApprovalInvalidError(message)
     return key
+
+
+def _is_open(found: os.stat_result) -> bool:
+    """Whether others than this user can read or write a file.
+
+    A Secret in a pod is root's, and the group of its volume, in which nobody else is, may read it.
+    """
+    mounted = found.st_uid == 0 != os.geteuid() and is_ours_alone(found.st_gid)
+    return bool(found.st_mode & _OTHERS & ~(stat.S_IRGRP if mounted else 0))
 
 
 def load_public_key(path: Path) -> Ed25519PublicKey:
@@ -240,6 +319,8 @@ def load_public_key(path: Path) -> Ed25519PublicKey:
 
 
 def _require_passes(record: ApprovalRecord) -> None:
+    if record.role == "none":
+        return
     if not record.criteria:
         message = "an approval without criteria is no approval"
         raise ApprovalInvalidError(message)

@@ -4,7 +4,9 @@
 
     manifest.json         what the model is, what it reads and answers, and a SHA-256 of each file
     model.stablehlo       ``jax.export`` of the whole prediction: scaling, network, calibration
-    weights.safetensors   the same fitted numbers by name, for inspection and warm starts
+    weights.safetensors   the fitted numbers by name: the program's first argument
+
+A program of format 1 holds its numbers itself, takes features alone, and is read too.
 
 The bundle's digest is the SHA-256 of the manifest's bytes. The manifest is canonical JSON and lists
 every other file, so one digest vouches for the folder to the last byte.
@@ -13,111 +15,26 @@ every other file, so one digest vouches for the folder to the last byte.
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import (
-    AwareDatetime,
-    BaseModel,
-    ConfigDict,
-    Field,
-    FiniteFloat,
-    ValidationError,
-    model_validator,
-)
+from pydantic import ValidationError
+
+from cryptoml_serving.contract.manifest import BundleError, Manifest, canonical_json
+from cryptoml_serving.contract.programs import Programs
+from cryptoml_serving.contract.signature import read_prediction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
-FORMAT_VERSION = 1
+    from cryptoml_serving.contract.programs import Devices, Prediction
+
 MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.stablehlo"
 WEIGHTS_FILE = "weights.safetensors"
-#: What a model answers for each row, in this order.
-OUTPUTS = ("expected_return", "lower", "upper", "probability_up")
-
-
-class BundleError(Exception):
-    """A bundle is incomplete, altered, or does not do what its manifest says."""
-
-
-class FeatureSpec(BaseModel):
-    """One input column: its name, its dtype, and the feature view that holds it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    dtype: str = "float64"
-    view: str
-
-    @property
-    def reference(self) -> str:
-        """The name a feature store looks it up by: ``view:name``."""
-        return f"{self.view}:{self.name}"
-
-
-class Manifest(BaseModel):
-    """What a bundle is; two bundles built from the same rows by the same code have equal ones."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-    format_version: int = FORMAT_VERSION
-    model_name: str
-    family: str
-    #: When the newest row it was built from became known; not the wall clock, so that training
-    #: again on the same rows gives the same bytes.
-    created_at: AwareDatetime
-    horizon_seconds: int = Field(gt=0)
-    bar_seconds: int = Field(gt=0)
-    features: tuple[FeatureSpec, ...] = Field(min_length=1)
-    feature_service: str
-    outputs: tuple[str, ...] = OUTPUTS
-    training_start: AwareDatetime
-    training_end: AwareDatetime
-    test_start: AwareDatetime
-    test_end: AwareDatetime
-    lake_versions: dict[str, int]
-    git_commit: str
-    source: str
-    metrics: dict[str, FiniteFloat]
-    libraries: dict[str, str]
-    platforms: tuple[str, ...] = Field(min_length=1)
-    #: File name → SHA-256 in hex, for every file but the manifest.
-    files: dict[str, str] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _is_coherent(self) -> Self:
-        names = [feature.name for feature in self.features]
-        if len(set(names)) != len(names):
-            message = f"a feature appears twice: {names}"
-            raise ValueError(message)
-        if self.outputs != OUTPUTS:
-            message = f"outputs are {self.outputs}, not {OUTPUTS}"
-            raise ValueError(message)
-        if self.format_version != FORMAT_VERSION:
-            message = f"bundle format {self.format_version}; this code reads {FORMAT_VERSION}"
-            raise ValueError(message)
-        return self
-
-    @property
-    def feature_references(self) -> tuple[str, ...]:
-        """``view:name`` of each input, in the order of the input columns."""
-        return tuple(feature.reference for feature in self.features)
-
-
-def canonical_json(model: BaseModel) -> bytes:
-    """The one spelling of a record as JSON: keys sorted, no blanks, UTF-8, finite numbers."""
-    return json.dumps(
-        model.model_dump(mode="json"),
-        sort_keys=True,
-        separators=(",", ":"),
-        ensure_ascii=False,
-        allow_nan=False,
-    ).encode()
 
 
 def write_bundle(
@@ -127,7 +44,7 @@ def write_bundle(
 
     Args:
         folder: where; created when absent.
-        stablehlo: serialised ``jax.export`` of the prediction.
+        stablehlo: serialised ``jax.export`` of the prediction, of these weights and features.
         weights: fitted arrays by name.
         manifest: everything but ``files``, which is filled here.
 
@@ -206,36 +123,79 @@ def load_bundle(folder: Path, *, expected_digest: str | None) -> Bundle:
     if MODEL_FILE not in contents:
         message = f"{folder} lists no {MODEL_FILE}"
         raise BundleError(message)
-    return Bundle(manifest, digest, _exported(contents[MODEL_FILE], manifest))
+    prediction = read_prediction(contents[MODEL_FILE], contents.get(WEIGHTS_FILE), manifest)
+    return Bundle(manifest, digest, prediction)
 
 
 class Bundle:
-    """A verified bundle that predicts. Compiled programs are kept by batch size.
+    """A verified bundle that predicts.
 
     Attributes:
         manifest: what the model is.
         digest: the SHA-256 that identifies it.
+        columns: names of its inputs, in order.
     """
 
-    def __init__(self, manifest: Manifest, digest: str, exported: Any) -> None:
+    def __init__(self, manifest: Manifest, digest: str, prediction: Prediction) -> None:
         self.manifest = manifest
         self.digest = digest
-        self._exported = exported
-        self._programs: dict[int, Callable[[NDArray[np.float32]], dict[str, Any]]] = {}
+        self.columns = tuple(feature.name for feature in manifest.features)
+        self._programs = Programs(prediction)
 
-    def warm(self, batch_sizes: Iterable[int]) -> None:
-        """Compile for these numbers of rows now, so that no later call of such a size does."""
-        for size in batch_sizes:
-            if size not in self._programs:
-                self._programs[size] = self._compile(size)
+    def compiled(self, batch_sizes: Iterable[int], devices: Devices | None = None) -> bool:
+        """Whether warming it would compile nothing, as other models here have the same program.
+
+        Args:
+            batch_sizes: numbers of rows.
+            devices: where the bundle is to run; none: on JAX's own choice.
+
+        Raises:
+            BundleError: it was exported for none of these devices.
+        """
+        return self._programs.compiled(batch_sizes, devices)
+
+    def warm(self, batch_sizes: Iterable[int], devices: Devices | None = None) -> None:
+        """Compile for these numbers of rows now; no later call compiles anything.
+
+        Args:
+            batch_sizes: numbers of rows.
+            devices: where the bundle is to run; none: on JAX's own choice.
+
+        Raises:
+            BundleError: it was exported for none of these devices.
+        """
+        self._programs.warm(batch_sizes, devices)
+
+    def seconds(self, rows: int) -> float:
+        """Time that many rows take here, as measured when the bundle was warmed.
+
+        Infinite where that was not done, or where they go to another device than the CPU.
+        """
+        return self._programs.seconds(rows)
+
+    def check(self, features: NDArray[Any]) -> None:
+        """See that features are a table of the model's columns.
+
+        Raises:
+            BundleError: they are not.
+        """
+        columns = len(self.columns)
+        if features.ndim != 2 or features.shape[1] != columns:  # noqa: PLR2004 - rows, columns
+            message = f"features have shape {features.shape}; this model reads (n, {columns})"
+            raise BundleError(message)
+
+    def answer(self, features: NDArray[np.float64] | NDArray[np.float32]) -> NDArray[np.float32]:
+        """Predict each row; as :meth:`predict`, in one array of shape (outputs, n)."""
+        self.check(features)
+        return self._programs.run(features)
 
     def predict(
         self, features: NDArray[np.float64] | NDArray[np.float32]
     ) -> dict[str, NDArray[np.float32]]:
         """Predict each row.
 
-        Rows are padded to the smallest compiled batch size that holds them; a batch larger than
-        every one of those is compiled for.
+        A row has the same answer to the bit whatever other rows it comes with, on a CPU. A bundle
+        that was never warmed compiles for each number of rows it meets.
 
         Args:
             features: shape (n, k), columns in the order of ``manifest.features``; NaN is missing.
@@ -244,68 +204,9 @@ class Bundle:
             Each of ``manifest.outputs``, shape (n,), dtype float32.
 
         Raises:
-            BundleError: not a table of that many columns.
+            BundleError: not a table of that many columns, or the program failed.
         """
-        columns = len(self.manifest.features)
-        if features.ndim != 2 or features.shape[1] != columns:  # noqa: PLR2004 - rows, columns
-            message = f"features have shape {features.shape}; this model reads (n, {columns})"
-            raise BundleError(message)
-        rows = len(features)
-        if rows == 0:
-            return {name: np.empty(0, np.float32) for name in self.manifest.outputs}
-        size = min((known for known in tuple(self._programs) if known >= rows), default=rows)
-        self.warm((size,))
-        batch = np.full((size, columns), np.nan, np.float32)
-        batch[:rows] = features
-        answer = self._programs[size](batch)
-        return {name: np.asarray(answer[name])[:rows] for name in self.manifest.outputs}
-
-    def _compile(self, size: int) -> Callable[[NDArray[np.float32]], dict[str, Any]]:
-        import jax  # noqa: PLC0415 - the contract imports without it
-
-        shape = jax.ShapeDtypeStruct((size, len(self.manifest.features)), np.float32)
-        program: Callable[[NDArray[np.float32]], dict[str, Any]] = (
-            jax.jit(self._exported.call).lower(shape).compile()
-        )
-        return program
-
-
-def _exported(data: bytes, manifest: Manifest) -> Any:
-    """The program in ``data``, once its signature is the manifest's."""
-    from jax import export  # noqa: PLC0415 - the contract imports without it
-
-    try:
-        exported = export.deserialize(bytearray(data))
-    except Exception as error:
-        # Whatever a malformed program makes the decoder do, it is not a bundle.
-        message = f"{MODEL_FILE} does not decode: {error}"
-        raise BundleError(message) from error
-    inputs = exported.in_avals
-    columns = len(manifest.features)
-    shape: tuple[Any, ...] = inputs[0].shape if len(inputs) == 1 else ()
-    if len(shape) != 2 or shape[1] != columns:  # noqa: PLR2004 - rows, columns
-        message = f"the program reads {inputs}, the manifest lists {columns} features"
-        raise BundleError(message)
-    if set(exported.platforms) != set(manifest.platforms):
-        message = f"the program is for {exported.platforms}, the manifest says {manifest.platforms}"
-        raise BundleError(message)
-    _check_outputs(exported, manifest)
-    return exported
-
-
-def _check_outputs(exported: Any, manifest: Manifest) -> None:
-    """Each output named by the manifest, nothing else, one float32 a row."""
-    import jax  # noqa: PLC0415 - the contract imports without it
-
-    answer = jax.tree.unflatten(exported.out_tree, exported.out_avals)
-    rows = exported.in_avals[0].shape[0]
-    if not isinstance(answer, dict) or set(answer) != set(manifest.outputs):
-        message = f"the program answers {answer}, the manifest says {manifest.outputs}"
-        raise BundleError(message)
-    for name, output in answer.items():
-        if output.shape != (rows,) or output.dtype != np.float32:
-            message = f"output {name} is {output}, not one float32 a row"
-            raise BundleError(message)
+        return dict(zip(self.manifest.outputs, self.answer(features), strict=True))
 
 
 def _verified_files(folder: Path, manifest: Manifest) -> dict[str, bytes]:

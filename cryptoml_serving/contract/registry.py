@@ -2,7 +2,8 @@
 
 The bundle is a folder among the artifacts of the training run. The registered model version points
 at that run and carries the bundle's digest as a tag. Approving a version adds
-``approval/<version>.json`` to the same run; the alias moves only after both are there.
+``approval/<version>.json`` to the same run; then the alias moves, and last of all the signed
+deployment, a tag of the registered model, names it. Serving follows the deployment.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ BUNDLE_FOLDER = "bundle"
 APPROVAL_FOLDER = "approval"
 #: Artifact of the training run: the trainer's own answers to the out-of-sample rows.
 PREDICTIONS_FILE = "evaluation/predictions.parquet"
-#: Alias of the registered model that serving follows.
+#: Tag of the registered model: the signed deployment, which serving follows.
+DEPLOYMENT_TAG = "cryptoml.deployment"
+#: Alias of the registered model that follows the deployment, for people and other tools.
 CHAMPION_ALIAS = "champion"
 #: Tag of a model version: the digest of its bundle.
 DIGEST_TAG = "cryptoml.bundle_digest"

@@ -65,8 +65,10 @@ def parse_duration(value: object) -> object:
 
 def format_duration(value: timedelta) -> str:
     """Write a duration in its largest whole unit: 300 s is ``5m``."""
+    if not value:
+        return "0s"
     for unit in ("d", "h", "m", "s"):
-        if value.total_seconds() and value.total_seconds() % _UNIT_SECONDS[unit] == 0:
+        if value.total_seconds() % _UNIT_SECONDS[unit] == 0:
             return f"{int(value.total_seconds() / _UNIT_SECONDS[unit])}{unit}"
     return f"{int(value.total_seconds() * 1000)}ms"
 
@@ -93,6 +95,19 @@ Counts = Annotated[tuple[int, ...], NoDecode, BeforeValidator(split_commas)]
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_commas)]
 Instant = Annotated[datetime, BeforeValidator(_instant)]
+
+
+def read_clock(file: Path) -> datetime:
+    """The instant a clock file holds, UTC; whoever moves it replaces the file as a whole.
+
+    Raises:
+        SettingsError: it cannot be read, or holds no instant.
+    """
+    try:
+        return datetime.fromisoformat(file.read_text().strip()).astimezone(UTC)
+    except (OSError, ValueError) as error:
+        message = f"{PREFIX}CLOCK_FILE={file}: {error}; accepted: a file with one ISO instant"
+        raise SettingsError(message) from error
 
 
 class EnvironmentSettings(BaseSettings):
@@ -184,6 +199,12 @@ class SharedSettings(EnvironmentSettings):
     now: Instant | None = Field(
         None, description="ISO instant at which the world's clock stands still; empty: real time"
     )
+    clock_file: Path | None = Field(
+        None,
+        description="file that holds the world's ISO instant, read anew each time: how one process "
+        "moves the time of all; empty: none",
+    )
+    lake: str = Field("", description="folder or s3:// address of the lake; empty: in the home")
     symbols: Names = Field(
         ("BTC/USDT", "ETH/USDT", "SOL/USDT", "BNB/USDT", "XRP/USDT"),
         description="comma-separated ccxt symbols, e.g. BTC/USDT,ETH/USDT",
@@ -193,7 +214,9 @@ class SharedSettings(EnvironmentSettings):
         "cryptoml-return", description="name of the registered model", min_length=1
     )
     tracking_uri: str = Field(
-        "", description="MLflow tracking and registry address; empty: SQLite under the home folder"
+        "",
+        repr=False,
+        description="MLflow tracking and registry address; empty: SQLite under the home folder",
     )
     feature_repo: Path = Field(
         Path("feature_repo"), description="folder holding feature_store.yaml"
@@ -225,6 +248,14 @@ class SharedSettings(EnvironmentSettings):
             raise ValueError(message)
         return value
 
+    @field_validator("tracking_uri")
+    @classmethod
+    def _is_tracking(cls, value: str) -> str:
+        # A file has no host, and so no password.
+        if value.partition("://")[2].partition("/")[0]:
+            check_address(value)
+        return value
+
     @field_validator("feature_registry")
     @classmethod
     def _is_database(cls, value: str) -> str:
@@ -252,6 +283,17 @@ class SharedSettings(EnvironmentSettings):
         """The PEM file with the Ed25519 key that verifies approvals."""
         return self.approval_public_key or self.home_path / "keys" / "approval.pub"
 
+    @property
+    def lake_uri(self) -> str:
+        """Where the lake's tables live: the address set, or a folder under the home."""
+        return self.lake or str(self.home_path / "lake")
+
     def clock(self) -> datetime:
-        """The world's present instant, UTC: the frozen one where set, else the real one."""
+        """The world's present instant, UTC: of the clock file, the frozen one, or the real one.
+
+        Raises:
+            SettingsError: the clock file holds no instant.
+        """
+        if self.clock_file is not None:
+            return read_clock(self.clock_file)
         return self.now or datetime.now(UTC)

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from cryptoml_serving.contract.bundle import FeatureSpec, Manifest
+    from cryptoml_serving.contract.manifest import FeatureSpec, Manifest
     from cryptoml_serving.contract.stores import Stores
 
+NO_OFFLINE_STORE = "feature_repo.no_offline_store.NoOfflineStore"
 #: What Feast appends to a feature's name to name its event timestamps.
 _TIMESTAMP = "__ts"
 
@@ -111,7 +112,7 @@ class OnlineFeatures:
         if self._store is None or files != self._opened:
             content = self._stores.configuration(self._repository)
             # The offline store belongs to those who train; its libraries need not be here.
-            content.pop("offline_store", None)
+            content["offline_store"] = {"type": NO_OFFLINE_STORE}
             self._store = FeatureStore(config=RepoConfig(**content, repo_path=self._repository))
             self._opened = files
         return self._store

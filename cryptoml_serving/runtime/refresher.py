@@ -1,181 +1,178 @@
-"""Keeps model and snapshot current in a thread of its own; requests only ever read them."""
+"""Keeps the snapshot current in a thread of its own; requests only ever read it."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
-import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from cryptoml_serving.runtime.errors import ServingError
-from cryptoml_serving.runtime.snapshot import Snapshot, build_snapshot
-from cryptoml_serving.telemetry import event
+from cryptoml_serving.runtime.attempts import Attempts
+from cryptoml_serving.runtime.challengers import Challengers, Reading
+from cryptoml_serving.runtime.device import Device
+from cryptoml_serving.runtime.follower import Follower
+from cryptoml_serving.runtime.loader import Loader
+from cryptoml_serving.runtime.roster import Roster
+from cryptoml_serving.runtime.snapshot import build_snapshot
+from cryptoml_serving.runtime.state import State
+from cryptoml_serving.runtime.succession import Succession
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cryptoml_serving.runtime.features import OnlineFeatures
+    from cryptoml_serving.runtime.prediction_log import PredictionLog
     from cryptoml_serving.runtime.registry import ApprovedModel, ModelRegistry
+    from cryptoml_serving.runtime.snapshot import Snapshot
     from cryptoml_serving.settings import ServingSettings
     from cryptoml_serving.telemetry import Metrics
 
-_LOG = logging.getLogger(__name__)
 _STOP_SECONDS = 5.0
-Part = Literal["model", "features"]
-
-
-@dataclass
-class State:
-    """What requests read. The refresher's thread alone writes it, one attribute at a time.
-
-    Attributes:
-        snapshot: what is answered, once there is anything to answer.
-        model_loaded: whether an approved model is loaded, be it with a snapshot or not.
-        problems: what keeps a part from being refreshed, as last seen, in words for callers.
-        refreshed: monotonic second at which each part was last found or made current.
-    """
-
-    snapshot: Snapshot | None = None
-    model_loaded: bool = False
-    problems: dict[Part, str] = field(default_factory=dict)
-    refreshed: dict[Part, float] = field(default_factory=dict)
-
-    @property
-    def ready(self) -> bool:
-        """Whether there is anything to answer: a prediction, be it of one symbol only.
-
-        Its age has no say. Features that grow old do so for every instance alike; taking all of
-        them out of rotation would cost callers the answer that says so.
-        """
-        return self.snapshot is not None and bool(self.snapshot.predictions)
-
-    @property
-    def not_ready(self) -> str:
-        """Why nothing can be answered yet, in words for callers."""
-        if not self.model_loaded:
-            return self.problems.get("model", "the approved model is being loaded")
-        if self.snapshot is None:
-            return self.problems.get("features", "the first features are being read")
-        return "the feature store holds current features of no served symbol"
-
-    def age(self, part: Part) -> float | None:
-        """Seconds since a part was last current; none before the first time."""
-        instant = self.refreshed.get(part)
-        return None if instant is None else time.monotonic() - instant
 
 
 class Refresher:
-    """Polls registry and feature store, and swaps what they hold into its ``state``.
+    """Reads features and swaps what the models make of them into its ``state``.
 
-    A failure of either leaves what is served as it is, is counted, is logged when it first appears
-    or changes, and is tried again at the next turn. A new model takes over with its first snapshot,
-    so an answer never mixes two models; until it has one, the model before it is kept current.
+    Four threads keep the state current: this one the champion's snapshot, one follows the
+    registry, one loads champions, one scores challengers. None waits for another. A failure of any
+    leaves what is served as it is, is counted, is logged when it first appears or changes, and is
+    tried again at the next turn. A new model takes over with its first snapshot, so an answer never
+    mixes two models; until it has one, the model before it is kept current.
     """
 
     def __init__(
         self,
         settings: ServingSettings,
         registry: ModelRegistry,
-        features: OnlineFeatures,
+        features: Callable[[], OnlineFeatures],
         metrics: Metrics,
+        log: PredictionLog | None = None,
     ) -> None:
-        """Touch nothing yet; ``start`` begins."""
+        """Touch nothing yet; ``start`` begins.
+
+        Args:
+            settings: symbols, clock and pauses.
+            registry: says what is deployed and loads it.
+            features: makes a reader of the online features, one for each thread.
+            metrics: told of failures and predictions.
+            log: gets every snapshot; none: predictions are not kept.
+        """
         self.state = State()
         self._settings = settings
-        self._registry = registry
-        self._features = features
+        self._features = features()
         self._metrics = metrics
-        #: The model to serve and, until that has its first snapshot, the one still served.
-        self._models: tuple[ApprovedModel, ...] = ()
-        self._logged: dict[Part, str] = {}
-        self._next_poll = 0.0
+        self._log = log
+        self._roster = Roster(self.state)
+        self._attempts = Attempts(self.state, metrics)
+        device = Device(settings, metrics)
+        loader = Loader(registry, device, self.state)
+        self._challengers = Challengers(
+            settings=settings,
+            loader=loader,
+            features=features(),
+            metrics=metrics,
+            state=self.state,
+            roster=self._roster,
+            log=log,
+        )
+        self._wake = threading.Event()
+        self._succession = Succession(
+            registry=registry,
+            loader=loader,
+            roster=self._roster,
+            attempts=self._attempts,
+            loaded=self._wake.set,
+        )
+        self._follower = Follower(
+            settings=settings,
+            registry=registry,
+            roster=self._roster,
+            succession=self._succession,
+            challengers=self._challengers,
+            device=device,
+            state=self.state,
+            attempts=self._attempts,
+        )
+        self._listeners: list[Callable[[Snapshot], None]] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="refresher", daemon=True)
 
+    def tell(self, listener: Callable[[Snapshot], None]) -> None:
+        """Have every new snapshot of the champion told, in this object's thread; before ``start``.
+
+        Args:
+            listener: never waits.
+        """
+        self._listeners.append(listener)
+
     def start(self) -> None:
         """Begin refreshing in the background."""
+        self._follower.start()
+        self._succession.start()
         self._thread.start()
+        self._challengers.start()
 
     def stop(self) -> None:
-        """Ask the thread to end, and wait a little for it."""
+        """Ask the threads to end, and wait a little for them."""
         self._stop.set()
+        self._wake.set()
+        self._follower.stop()
         self._thread.join(_STOP_SECONDS)
+        self._challengers.stop()
+        self._succession.stop()
+
+    def ask(self) -> None:
+        """Have the registry looked at now, or a second after the last look; never waits."""
+        self._follower.ask()
+
+    def look(self) -> None:
+        """Look at the registry, and load what it deploys."""
+        self._follower.look()
+        self._succession.turn()
 
     def turn(self) -> None:
-        """Look at the registry if it is time to, then read features and predict."""
-        if time.monotonic() >= self._next_poll:
-            self._attempt("model", self._refresh_model)
-            self._next_poll = (
-                time.monotonic() + self._settings.serving_registry_poll.total_seconds()
-            )
-        if self._models:
-            self._attempt("features", self._refresh_snapshot)
+        """Read features and predict."""
+        reading: list[Reading] = []
+        if self._roster.line:
+            self._attempts.attempt("features", lambda: self._refresh_snapshot(reading))
+        self._challengers.score(reading[-1] if reading else None)
 
     def _run(self) -> None:
-        # While there may be no model to load yet. What cannot be imported is reported at the turn
-        # that needs it.
-        for source in (self._registry, self._features):
-            with contextlib.suppress(ImportError):
-                source.prepare()
+        # One import after the other: those of JAX and Feast share modules, and each takes a lock.
+        self._follower.wait_prepared()
+        with contextlib.suppress(ImportError):
+            self._features.prepare()
         pause = self._settings.serving_refresh.total_seconds()
         while not self._stop.is_set():
             self.turn()
-            self._stop.wait(pause)
+            self._wake.wait(pause)
+            self._wake.clear()
 
-    def _refresh_model(self) -> None:
-        champion = self._registry.champion()
-        if self._models and self._models[0].identity == (champion.version, champion.digest):
+    def _refresh_snapshot(self, readings: list[Reading]) -> None:
+        """Swap the snapshot, and add what was read for it to ``readings``."""
+        line = self._roster.line
+        if not line:
+            # What was there was withdrawn a moment ago.
             return
-        model = self._registry.load(champion)
-        model.bundle.warm([len(self._settings.symbols)])
-        self._models = (model, *self._models[-1:])
-        self.state.model_loaded = True
-        record = model.record
-        event(
-            _LOG,
-            logging.INFO,
-            "model_loaded",
-            f"{record.model_name} version {record.model_version} is approved and loaded",
-            model_version=record.model_version,
-            bundle_digest=record.bundle_digest,
-            decided_by=record.decided_by,
-        )
-
-    def _refresh_snapshot(self) -> None:
-        newest, *served = self._models
+        newest, *served = line
         try:
-            self.state.snapshot = self._snapshot(newest)
+            self._predict(newest, readings)
         except Exception:
+            # Rather nothing than what was found unfit, where its successor cannot predict.
+            self._roster.end_withdrawn()
             for model in served:
-                self.state.snapshot = self._snapshot(model)
+                self._predict(model, readings)
             raise
-        self._models = (newest,)
 
-    def _snapshot(self, model: ApprovedModel) -> Snapshot:
+    def _predict(self, model: ApprovedModel, readings: list[Reading]) -> None:
         now = self._settings.clock()
-        rows = self._features.read(self._settings.symbols, model.bundle.manifest, now)
-        return build_snapshot(model, rows, now)
-
-    def _attempt(self, part: Part, refresh: Callable[[], None]) -> None:
-        try:
-            refresh()
-        except ServingError as error:
-            self._failed(part, error, error.kind, error.summary)
-        except Exception as error:  # noqa: BLE001 - the thread's end would freeze what is served
-            self._failed(part, error, ServingError.kind, ServingError.summary)
-        else:
-            self.state.refreshed[part] = time.monotonic()
-            self.state.problems.pop(part, None)
-            if self._logged.pop(part, None) is not None:
-                event(_LOG, logging.INFO, "recovered", f"{part} current again", part=part)
-
-    def _failed(self, part: Part, error: Exception, kind: str, summary: str) -> None:
-        self._metrics.refresh_errors.labels(kind).inc()
-        self.state.problems[part] = summary
-        if self._logged.get(part) == str(error):
+        manifest = model.bundle.manifest
+        rows = self._features.read(self._settings.symbols, manifest, now)
+        snapshot = build_snapshot(model, rows, now)
+        if not self._roster.publish(snapshot):
             return
-        self._logged[part] = str(error)
-        trace = None if isinstance(error, ServingError) else error
-        event(_LOG, logging.ERROR, "error", str(error), error_type=kind, part=part, exc_info=trace)
+        readings.append(Reading(manifest, rows, now))
+        self._metrics.predicted(snapshot)
+        for listener in self._listeners:
+            listener(snapshot)
+        if self._log is not None:
+            self._log.offer(snapshot)

@@ -10,6 +10,8 @@ from tests.chaos.chain_schedules import play
 from tests.chaos.chain_worlds import References
 from tests.chaos.stage import Stage
 
+pytestmark = pytest.mark.long
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 

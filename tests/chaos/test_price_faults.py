@@ -10,6 +10,8 @@ from tests.chaos.price_schedules import play
 from tests.chaos.price_worlds import References
 from tests.chaos.stage import Stage
 
+pytestmark = pytest.mark.long
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,24 +20,21 @@ from jax import export
 from safetensors.numpy import load_file
 
 from cryptoml_assets.models.calibration import Calibration
-from cryptoml_assets.models.export import PLATFORMS, export_bundle
+from cryptoml_assets.models.export import PLATFORMS, export_bundle, weights_of
 from cryptoml_assets.models.families.family import Inputs, network
-from cryptoml_assets.models.predictor import Ensemble, predict_rows
+from cryptoml_assets.models.predictor import Ensemble, predict, predict_rows
 from cryptoml_assets.models.provenance import library_versions
 from cryptoml_assets.models.scaling import fit_scaling
 from cryptoml_serving.contract.bundle import (
     MANIFEST_FILE,
     MODEL_FILE,
-    OUTPUTS,
     WEIGHTS_FILE,
     Bundle,
-    BundleError,
-    FeatureSpec,
-    Manifest,
     bundle_digest,
     load_bundle,
     write_bundle,
 )
+from cryptoml_serving.contract.manifest import OUTPUTS, BundleError, FeatureSpec, Manifest
 
 COLUMNS = 5
 NOW = datetime(2024, 3, 1, tzinfo=UTC)
@@ -205,7 +204,7 @@ TAMPERS: dict[str, Callable[[Path], Any]] = {
     "nothing listed": lambda folder: edit(folder, files={}),
     "a file outside": lambda folder: edit(folder, files={"../x": "0" * 64}),
     "an unknown field": lambda folder: edit(folder, surprise=1),
-    "another format": lambda folder: edit(folder, format_version=2),
+    "another format": lambda folder: edit(folder, format_version=3),
     "other outputs": lambda folder: edit(folder, outputs=["price"]),
     "a feature too few": lambda folder: edit(
         folder, features=json.loads((folder / MANIFEST_FILE).read_bytes())["features"][1:]
@@ -253,6 +252,96 @@ def test_a_program_with_other_outputs_is_refused(
     write_bundle(tmp_path, stablehlo=lowered(program), weights={}, manifest=manifest())
     with pytest.raises(BundleError, match=r"output|answers"):
         load_bundle(tmp_path, expected_digest=None)
+
+
+def weighted(weights: Any, function: Callable[..., Any] | None = None) -> bytes:
+    """A program of some weights and of features."""
+    (count,) = export.symbolic_shape("rows")
+    shape = jax.ShapeDtypeStruct((count, COLUMNS), np.float32)
+    made = jax.jit(function or (lambda _, x: dict.fromkeys(OUTPUTS, x[:, 0])))
+    return bytes(export.export(made, platforms=PLATFORMS)(weights, shape).serialize())
+
+
+TAKEN = {"w": np.zeros((2, 3), np.float32), "b": np.zeros(2, np.float32)}
+HELD: dict[str, tuple[dict[str, Any], str]] = {
+    "one too few": ({"w": TAKEN["w"]}, "holds nothing as b"),
+    "one too many": ({**TAKEN, "c": TAKEN["b"]}, "as c, and the program takes nothing"),
+    "another shape": ({**TAKEN, "w": TAKEN["w"].T}, r"float32\[3, 2\] as w"),
+    "another type": ({**TAKEN, "b": np.zeros(2)}, "float64.* as b"),
+}
+
+
+@pytest.mark.parametrize(("held", "why"), HELD.values(), ids=HELD)
+def test_weights_that_the_program_does_not_take_are_refused(
+    tmp_path: Path, held: dict[str, Any], why: str
+) -> None:
+    write_bundle(tmp_path, stablehlo=weighted(TAKEN), weights=held, manifest=manifest())
+    with pytest.raises(BundleError, match=why):
+        load_bundle(tmp_path, expected_digest=None)
+
+
+ODD: dict[str, Any] = {
+    "a tuple": (TAKEN["w"],),
+    "an array": TAKEN["w"],
+    "nested": {**TAKEN, "b": {"c": TAKEN["b"]}},
+    "nothing": {**TAKEN, "b": None},
+    "whole numbers": {**TAKEN, "b": np.zeros(2, np.int32)},
+}
+
+
+@pytest.mark.parametrize("weights", ODD.values(), ids=ODD)
+def test_a_program_of_other_than_named_float32_weights_is_refused(
+    tmp_path: Path, weights: Any
+) -> None:
+    write_bundle(tmp_path, stablehlo=weighted(weights), weights=TAKEN, manifest=manifest())
+    with pytest.raises(BundleError, match="the program reads"):
+        load_bundle(tmp_path, expected_digest=None)
+
+
+def of_a_type_that_numpy_has_not() -> bytes:
+    header = json.dumps({"b": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}).encode()
+    return len(header).to_bytes(8, "little") + header + bytes(4)
+
+
+@pytest.mark.parametrize("data", [b"", b"not weights", of_a_type_that_numpy_has_not()])
+def test_a_weights_file_that_cannot_be_read_is_refused(tmp_path: Path, data: bytes) -> None:
+    folder = tmp_path / "bundle"
+    write_bundle(folder, stablehlo=weighted(TAKEN), weights=TAKEN, manifest=manifest())
+    (folder / WEIGHTS_FILE).write_bytes(data)
+    files = json.loads((folder / MANIFEST_FILE).read_bytes())["files"]
+    edit(folder, files={**files, WEIGHTS_FILE: hashlib.sha256(data).hexdigest()})
+    with pytest.raises(BundleError, match="weights file does not decode"):
+        load_bundle(folder, expected_digest=None)
+
+
+def test_a_bundle_of_format_1_is_still_read(tmp_path: Path) -> None:
+    program = lowered(lambda x: predict(ENSEMBLE, CALIBRATION, x))
+    write_bundle(
+        tmp_path,
+        stablehlo=program,
+        weights=weights_of(ENSEMBLE, CALIBRATION),
+        manifest=manifest(format_version=1),
+    )
+    features = rows(20)
+    answers = load_bundle(tmp_path, expected_digest=None).predict(features)
+    expected = predict_rows(ENSEMBLE, CALIBRATION, features.astype(np.float32))
+    for name in OUTPUTS:
+        assert np.abs(answers[name] - expected[name]).max() <= 1e-6
+
+
+def test_models_that_differ_in_their_numbers_have_the_same_program(
+    written: Path, tmp_path: Path
+) -> None:
+    other = replace(
+        ENSEMBLE,
+        members=jax.tree.map(lambda leaf: leaf + 1, ENSEMBLE.members),
+        scaling=replace(ENSEMBLE.scaling, logarithmic=~ENSEMBLE.scaling.logarithmic),
+        label_scale=0.1,
+    )
+    digest = export_bundle(tmp_path, other, replace(CALIBRATION, steepness=0.3), manifest())
+    assert digest != bundle_digest(written)
+    assert (tmp_path / MODEL_FILE).read_bytes() == (written / MODEL_FILE).read_bytes()
+    assert (tmp_path / WEIGHTS_FILE).read_bytes() != (written / WEIGHTS_FILE).read_bytes()
 
 
 def test_bytes_that_are_no_program_are_refused(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from cryptoml_assets.settings import settings
 from cryptoml_serving.contract.stores import Stores
 from tests.feature_data import BAR, DAY, midnight
 from tests.online_world import DAYS, NOW, REPOSITORY, SYMBOLS, TABLES, OnlineWorld, fill
+from tests.sandbox_server import free_port
 
 # Feast's command and pg8000's failed connections leave sockets to the garbage collector.
 pytestmark = [
@@ -101,9 +102,7 @@ def production(home: Path, redis_address: str, database: str) -> Iterator[Online
 
 @pytest.fixture
 def closed_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return int(server.getsockname()[1])
+    return free_port()
 
 
 @pytest.fixture
@@ -305,7 +304,7 @@ def test_feast_by_hand_works_from_the_repository(
 def test_a_model_is_not_served_by_other_formulas(production: OnlineWorld) -> None:
     from cryptoml_assets.features.catalog import input_sets  # noqa: PLC0415
     from cryptoml_assets.features.service import return_service_name  # noqa: PLC0415
-    from cryptoml_serving.contract.bundle import FeatureSpec  # noqa: PLC0415
+    from cryptoml_serving.contract.manifest import FeatureSpec  # noqa: PLC0415
     from cryptoml_serving.runtime.errors import FeatureStoreError as Refused  # noqa: PLC0415
     from cryptoml_serving.runtime.features import OnlineFeatures  # noqa: PLC0415
     from tests.serving_world import _manifest  # noqa: PLC0415

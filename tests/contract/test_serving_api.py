@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import pytest
 
-from cryptoml_serving.api.requests import MAX_BODY
+from cryptoml_serving.api.door import MAX_BODY, Door
 from cryptoml_serving.app import create_app
 from cryptoml_serving.contract.prediction import prediction_id
 from cryptoml_serving.settings import ServingSettings
 from tests.sandbox_server import serve
-from tests.serving_client import FEATURE_TIME, Client, problem, serving, write_usual_features
+from tests.serving_client import FEATURE_TIME, ROWS, Client, problem, serving, write_usual_features
 from tests.serving_world import MODEL, NOW, SYMBOLS, Published, ServingWorld, build_templates
 
 
@@ -38,19 +39,21 @@ def test_prediction_is_the_models_and_can_be_traced(steady: tuple[Client, Publis
     assert response.status_code == 200
     assert response.headers["content-type"] == "application/json"
     answer = response.json()
-    assert answer.pop("expected_return") == pytest.approx(0.6, abs=1e-6)
+    assert answer.pop("prediction") == pytest.approx(0.6, abs=1e-6)
     assert answer.pop("lower") == pytest.approx(0.1, abs=1e-6)
     assert answer.pop("upper") == pytest.approx(1.1, abs=1e-6)
-    assert answer.pop("probability_up") == pytest.approx(0.6456563, abs=1e-6)
+    assert answer["probability_up"] == pytest.approx(0.6456563, abs=1e-6)
+    assert answer.pop("confidence") == answer.pop("probability_up")
     assert datetime.fromisoformat(answer.pop("feature_timestamp")) == FEATURE_TIME
     assert datetime.fromisoformat(answer.pop("timestamp")) == NOW
-    expected_id = prediction_id(published.digest, "BTC/USDT", FEATURE_TIME)
+    expected_id = prediction_id(published.digest, "BTC/USDT", FEATURE_TIME, ROWS["BTC/USDT"])
     assert UUID(answer.pop("prediction_id")) == expected_id
     assert answer == {
         "symbol": "BTC/USDT",
         "horizon_seconds": 3600,
         "model_name": MODEL,
         "model_version": published.version,
+        "role": "champion",
         "source": "simulated",
         "feature_age_seconds": 300.0,
     }
@@ -58,7 +61,28 @@ def test_prediction_is_the_models_and_can_be_traced(steady: tuple[Client, Publis
 
 def test_a_missing_feature_reaches_the_model_as_missing(steady: tuple[Client, Published]) -> None:
     answer = steady[0].ask("ETH/USDT").json()
-    assert answer["expected_return"] == pytest.approx(-0.5, abs=1e-6)
+    assert answer["prediction"] == pytest.approx(-0.5, abs=1e-6)
+
+
+def test_confidence_is_that_of_the_predictions_sign(steady: tuple[Client, Published]) -> None:
+    answer = steady[0].ask("ETH/USDT").json()
+    assert answer["probability_up"] < 0.5
+    assert answer["confidence"] == 1 - answer["probability_up"]
+
+
+def test_several_symbols_are_answered_in_their_order_as_each_alone(
+    steady: tuple[Client, Published],
+) -> None:
+    client, _ = steady
+    symbols = ["SOL/USDT", "BTC/USDT", "SOL/USDT"]
+    answers = client.post("/predict", json={"symbols": symbols}).json()["predictions"]
+    assert answers == [client.ask(symbol).json() for symbol in symbols]
+
+
+def test_several_symbols_are_answered_all_or_none(steady: tuple[Client, Published]) -> None:
+    client, _ = steady
+    response = client.post("/predict", json={"symbols": ["BTC/USDT", "PEPE/EUR"]})
+    assert "PEPE/EUR" in problem(response, 404, "unknown-symbol")["detail"]
 
 
 @pytest.mark.parametrize(
@@ -94,6 +118,11 @@ def test_unknown_symbols_make_no_labels(steady: tuple[Client, Published]) -> Non
         b'{"symbol": ""}',
         b'{"symbol": null}',
         b'{"symbol": "BTC/USDT", "more": 1}',
+        b'{"symbols": []}',
+        b'{"symbols": "BTC/USDT"}',
+        b'{"symbols": ["BTC/USDT", 1]}',
+        b'{"symbols": ["BTC/USDT"], "symbol": "BTC/USDT"}',
+        b'{"symbols": [' + b'"BTC/USDT",' * 256 + b'"BTC/USDT"]}',
         b'{"symbol": "\\ud8"}',
         b'{"symbol": "\\ud800"}',
         b'{"symbol": "BTC/USDT", "\\ud800": 1}',
@@ -122,15 +151,23 @@ def test_a_body_past_the_largest_size(steady: tuple[Client, Published]) -> None:
     sent = {"content-type": "application/json"}
     most = b'{"symbol": "BTC/USDT"}'.ljust(MAX_BODY)
     assert client.post("/predict", content=most, headers=sent).status_code == 200
-    problem(client.post("/predict", content=most + b" ", headers=sent), 413, "about:blank")
+    problem(client.post("/predict", content=most + b" ", headers=sent), 413, "too-large")
     unannounced = iter([most, b" "])
-    problem(client.post("/predict", content=unannounced, headers=sent), 413, "about:blank")
+    problem(client.post("/predict", content=unannounced, headers=sent), 413, "too-large")
 
 
 def test_reasons_told_for_one_body_are_few(steady: tuple[Client, Published]) -> None:
     many = {f"k{number}": 1 for number in range(1000)}
     members = problem(steady[0].post("/predict", json=many), 422, "invalid-request")
     assert 0 < len(members["errors"]) < 20
+
+
+def test_every_answer_has_the_security_headers(steady: tuple[Client, Published]) -> None:
+    client, _ = steady
+    for response in (client.ask("BTC/USDT"), client.ask("NO"), client.get("/health")):
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert response.headers["cache-control"] == "no-store"
+        assert "default-src 'none'" in response.headers["content-security-policy"]
 
 
 def test_nobody_is_redirected_to_a_host_of_the_callers_choice(
@@ -167,7 +204,14 @@ def test_metrics_of_requests_and_of_what_is_served(steady: tuple[Client, Publish
     assert client.metric("prediction_latency_seconds_count", model_name=MODEL) == timed + 1
     assert client.metric("service_ready") == 1
     assert client.metric("feature_age_seconds", symbol="SOL/USDT") == 300
-    named = {"model_version": published.version, "bundle_digest": published.digest}
+    named = {
+        "model_version": published.version,
+        "bundle_digest": published.digest,
+        "role": "champion",
+    }
+    role = {"model_version": published.version, "role": "champion"}
+    assert client.metric("prediction_answers_total", **role) >= 1
+    assert client.metric("model_predict_seconds_count", **role) >= 1
     assert client.metric("model_info", model_name=MODEL, **named) == 1
     assert client.metric("refresh_age_seconds", part="features") < 30
 
@@ -178,35 +222,50 @@ def test_ready_names_model_and_approval(steady: tuple[Client, Published]) -> Non
     assert answer["bundle_digest"] == published.digest
     assert answer["approved_by"] == "policy"
     assert answer["problems"] == {}
+    assert (answer["deployment"], answer["challengers"]) == (0, [])
 
 
-def test_openapi_names_every_route_and_error(steady: tuple[Client, Published]) -> None:
+def test_openapi_names_every_error_of_a_prediction(steady: tuple[Client, Published]) -> None:
     document = steady[0].get("/openapi.json").json()
-    routes = {
-        f"{method.upper()} {path}"
-        for path, methods in document["paths"].items()
-        for method in methods
-    }
-    listed = set(steady[0].get("/").json()["endpoints"])
-    assert routes | {"GET /openapi.json"} == listed | {"GET /"}
     answers = document["paths"]["/predict"]["post"]["responses"]
-    assert set(answers) == {"200", "404", "413", "422", "500", "503"}
-    for status in ("404", "413", "422", "500", "503"):
+    failures = {"401", "403", "404", "408", "413", "422", "429", "500", "503"}
+    assert set(answers) == {"200"} | failures
+    for status in failures:
         schema = answers[status]["content"]["application/problem+json"]["schema"]
         assert schema == {"$ref": "#/components/schemas/Problem"}
-    assert "Problem" in document["components"]["schemas"]
+    answer, asked = document["components"]["schemas"]["Prediction"], answers["200"]["content"]
+    assert {"prediction", "confidence", "feature_age_seconds"} <= set(answer["required"])
+    assert asked["application/json"]["schema"]["anyOf"][0]["$ref"].endswith("/Prediction")
+
+
+def references(part: Any) -> Iterator[str]:
+    if isinstance(part, dict):
+        yield from ([part["$ref"]] if "$ref" in part else [])
+        for each in part.values():
+            yield from references(each)
+    elif isinstance(part, list):
+        for each in part:
+            yield from references(each)
+
+
+def test_everything_openapi_refers_to_is_there(steady: tuple[Client, Published]) -> None:
+    document = steady[0].get("/openapi.json").json()
+    known = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
+    assert set(references(document)) <= known
+
+
+async def _breaks() -> None:
+    message = "a secret of the inside"
+    raise RuntimeError(message)
 
 
 def test_an_unexpected_error_shows_no_trace() -> None:
     app = create_app(ServingSettings.load())
-
-    @app.get("/broken")
-    def broken() -> None:
-        message = "a secret of the inside"
-        raise RuntimeError(message)
-
+    assert isinstance(app, Door)
+    app.framework.add_api_route("/broken", _breaks)
     with serve(app) as url, Client(base_url=url) as client:
         response = client.get("/broken")
         problem(response, 500, "internal")
         assert "secret" not in response.text
+        assert response.headers["x-content-type-options"] == "nosniff"
         assert client.metric("prediction_errors_total", error_type="internal") == 1

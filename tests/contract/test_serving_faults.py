@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from contextlib import closing
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cryptoml_serving.contract.approval import generate_keys
-from cryptoml_serving.contract.bundle import FeatureSpec
+from cryptoml_serving.contract.manifest import FeatureSpec
 from tests.serving_client import (
     FEATURE_TIME,
     ROWS,
@@ -45,7 +47,7 @@ def world(tmp_path: Path, templates: Templates) -> ServingWorld:
     return made
 
 
-def test_no_champion_yet(world: ServingWorld) -> None:
+def test_no_champion_yet(world: ServingWorld, caplog: pytest.LogCaptureFixture) -> None:
     with serving(world) as client:
         wait(lambda: client.metric("refresh_errors_total", error_type="no_champion") >= 1)
         assert client.get("/health").json() == {"status": "alive"}
@@ -53,7 +55,13 @@ def test_no_champion_yet(world: ServingWorld) -> None:
         members = problem(client.ask("BTC/USDT"), 503, "not-ready")
         assert members["detail"] == "no model has been approved yet"
         assert client.metric("prediction_errors_total", error_type="not-ready") == 1  # no probe
-        world.publish()
+        # As an older version of this platform left it: an alias, and nothing signed.
+        older = world.publish(deployed=False)
+        world.make_champion(older.version)
+        wait(lambda: "older version" in client.get("/ready").json()["detail"])
+        assert f"names version {older.version}" in caplog.text
+        assert "materialise validated_deployment" in caplog.text
+        world.place(older)
         client.wait_ready()
 
 
@@ -121,6 +129,8 @@ def test_tampered_bundle_or_approval_never_serves(
         {"model_name": "another-model"},
         {"model_version": "9"},
         {"run_id": "another-run"},
+        {"role": "shadow"},
+        {"role": "canary", "percent": 50},
     ],
 )
 def test_a_sound_signature_under_something_else_does_not_count(
@@ -132,13 +142,20 @@ def test_a_sound_signature_under_something_else_does_not_count(
         problem(client.wait_refused().ask("BTC/USDT"), 503, "not-ready")
 
 
-def test_another_key_does_not_count(world: ServingWorld) -> None:
-    world.publish()
-    (world.home / "keys" / "approval.pub").unlink()
-    world.private_key.unlink()
-    generate_keys(world.private_key, world.home / "keys" / "approval.pub")
+def test_another_key_does_not_count(world: ServingWorld, tmp_path: Path) -> None:
+    trusted, other = world.private_key, tmp_path / "other.key"
+    generate_keys(other, tmp_path / "other.pub")
+    published = world.publish(approved=False, deployed=False)
+    world.private_key = other
+    world.place(published)
     with serving(world) as client:
+        kind = {"error_type": "deployment_refused"}
+        wait(lambda: client.metric("refresh_errors_total", **kind) >= 1)
+        world.private_key = trusted
+        world.deploy(published)
         problem(client.wait_refused().ask("BTC/USDT"), 503, "not-ready")
+        world.place(published)
+        client.wait_ready()
 
 
 def test_an_approval_of_another_version_or_run_does_not_count(world: ServingWorld) -> None:
@@ -160,25 +177,22 @@ def test_a_model_of_another_world_or_name_is_refused(
         problem(client.wait_refused().ask("BTC/USDT"), 503, "not-ready")
 
 
-def test_alias_moved_by_hand_keeps_the_approved_model(world: ServingWorld) -> None:
+def test_a_refused_model_keeps_the_approved_one(world: ServingWorld) -> None:
     approved = world.publish()
     with serving(world) as client:
         client.wait_ready()
-        moved = world.publish(approved=False)
+        refused = world.publish(approved=False)
         client.wait_refused()
         assert client.ask("BTC/USDT").json()["model_version"] == approved.version
-        assert "refused" in client.get("/ready").json()["problems"]["model"]
-        world.approve(**moved.subject, attach_to=moved)
-        wait(lambda: client.ask("BTC/USDT").json()["model_version"] == moved.version)
+        told = client.get("/ready").json()["problems"]
+        assert "refused" in told["model"]
+        assert told["champion"] == "the version that answers is not the deployed champion"
+        assert client.metric("champion_not_served") == 1
+        world.place(refused)
+        wait(lambda: client.ask("BTC/USDT").json()["model_version"] == refused.version)
         assert client.get("/ready").json()["problems"] == {}
+        assert client.metric("champion_not_served") == 0
         assert client.metric("model_info", model_version=approved.version) == 0
-
-
-def test_alias_moved_by_hand_before_start(world: ServingWorld) -> None:
-    world.publish()
-    world.publish(approved=False)
-    with serving(world) as client:
-        problem(client.wait_refused().ask("BTC/USDT"), 503, "not-ready")
 
 
 def test_registry_gone_after_start(world: ServingWorld) -> None:
@@ -222,7 +236,7 @@ def test_the_model_before_is_kept_current_until_the_new_one_can_answer(
         world.write_features(ROWS, at=NOW - timedelta(minutes=1))
         wait(lambda: client.ask("BTC/USDT").json()["feature_age_seconds"] == 60)
         assert client.ask("BTC/USDT").json()["model_version"] == before.version
-        assert client.get("/ready").json()["problems"].keys() == {"features"}
+        assert client.get("/ready").json()["problems"].keys() == {"features", "champion"}
         after = world.publish()
         wait(lambda: client.ask("BTC/USDT").json()["model_version"] == after.version)
 
@@ -294,9 +308,53 @@ def test_features_past_their_time_to_live_are_missing(tmp_path: Path, templates:
     with serving(world, serving_max_feature_age=timedelta(days=30)) as client:
         client.wait_ready()
         answer = client.ask("BTC/USDT").json()
-        assert answer["expected_return"] == pytest.approx(0.3, abs=1e-6)
+        assert answer["prediction"] == pytest.approx(0.3, abs=1e-6)
         problem(client.ask("ETH/USDT"), 503, "no-prediction")
         problem(client.ask("SOL/USDT"), 503, "no-prediction")
+
+
+def test_a_slow_feature_store_leaves_what_is_answered_and_its_age(world: ServingWorld) -> None:
+    world.publish()
+    with serving(world) as client:
+        client.wait_ready()
+        with closing(sqlite3.connect(world.home / "feast" / "online.db")) as held:
+            held.execute("BEGIN EXCLUSIVE")
+            began = time.monotonic()
+            while time.monotonic() < began + 2:
+                asked = time.monotonic()
+                assert client.ask("BTC/USDT").json()["feature_age_seconds"] == 300
+                assert time.monotonic() - asked < 1
+                time.sleep(0.1)
+            # The store has not answered yet, and nobody took that for an answer.
+            assert client.metric("refresh_age_seconds", part="features") > 1.5
+            assert client.metric("refresh_age_seconds", part="model") < 1.5
+            held.rollback()
+        wait(lambda: client.metric("refresh_age_seconds", part="features") < 1)
+        assert client.get("/ready").json()["problems"] == {}
+
+
+def test_a_clock_that_jumps(world: ServingWorld, tmp_path: Path) -> None:
+    world.publish()
+    clock = tmp_path / "clock"
+
+    def set_clock(instant: datetime) -> None:
+        (tmp_path / "new").write_text(instant.isoformat())
+        (tmp_path / "new").replace(clock)
+
+    set_clock(NOW)
+    with serving(world, clock_file=clock, now=None) as client:
+        client.wait_ready()
+        set_clock(NOW + timedelta(days=1))
+        wait(lambda: client.ask("BTC/USDT").status_code == 503)
+        members = problem(client.ask("BTC/USDT"), 503, "stale-features")
+        assert members["feature_age_seconds"] == 86_400 + 300
+        # Before the features were: they are of no use then, and have no age below zero.
+        set_clock(NOW - timedelta(days=1))
+        wait(lambda: "no-prediction" in client.ask("BTC/USDT").json().get("type", ""))
+        set_clock(NOW)
+        wait(lambda: client.ask("BTC/USDT").is_success)
+        assert client.ask("BTC/USDT").json()["feature_age_seconds"] == 300
+        assert client.get("/ready").json()["problems"] == {}
 
 
 def test_an_altered_copy_in_the_cache_is_fetched_again(world: ServingWorld) -> None:

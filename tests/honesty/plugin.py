@@ -31,9 +31,9 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     if not told:
         return
     terminalreporter.section("honesty: worlds in which a claim passed")
-    terminalreporter.write_line(f"{'worlds':<34}{'family':<14}{'passed':>11}   95 % interval")
+    terminalreporter.write_line(f"{'worlds':<40}{'family':<14}{'passed':>11}   95 % interval")
     for title, family, count, worlds in sorted(told):
         low, high = exact_interval(count, worlds)
         terminalreporter.write_line(
-            f"{title:<34}{family:<14}{count:>5} of {worlds:<4}  {low:.3f} to {high:.3f}"
+            f"{title:<40}{family:<14}{count:>5} of {worlds:<4}  {low:.3f} to {high:.3f}"
         )

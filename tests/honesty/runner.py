@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -22,6 +23,9 @@ EVERYONE = (*FAMILIES, *benchmarks())
 #: Of each kind of model the one that is soonest compiled.
 _SOONEST = ("linear", "mlp", "state_space", "lightgbm")
 
+#: Worlds between two lines of progress, which a full run shows.
+_TOLD = 10
+
 
 class Arena:
     """Holds contests; of worlds held before, it remembers what was found.
@@ -37,8 +41,11 @@ class Arena:
     def hold(self, worlds: Sequence[World], families: tuple[str, ...]) -> list[dict[str, Finding]]:
         """What became of each family in each world."""
         new = [world for world in worlds if (world, families) not in self._held]
-        for world, found in zip(new, self._pool.map(partial(_contest, families), new), strict=True):
+        contests = zip(new, self._pool.map(partial(_contest, families), new), strict=True)
+        for number, (world, found) in enumerate(contests, 1):
             self._held[world, families] = found
+            if number % _TOLD == 0:
+                sys.stderr.write(f"{world.kind}: {number} of {len(new)} worlds\n")
         return [self._held[world, families] for world in worlds]
 
     def close(self) -> None:

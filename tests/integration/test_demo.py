@@ -3,58 +3,31 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from datetime import datetime
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from cryptoml_assets.operations.demo import ANSWER_FIELDS
+from cryptoml_assets.monitoring.looks import TABLE as LOOKS
+from cryptoml_assets.monitoring.prediction_drift import OUTPUTS
 from cryptoml_assets.resources.lake import Lake
+from cryptoml_serving.contract.served import SERVED_PREDICTIONS
 from tests import notebooks
+from tests.demo_command import HOUR, SMALL, demo, last_line
 
-REPOSITORY = Path(__file__).parents[2]
-SMALL = {
-    "CRYPTOML_DAYS": "20",
-    "CRYPTOML_ENSEMBLE_SIZE": "2",
-    "CRYPTOML_SANDBOX_SIGNAL": "1.5",
-    "CRYPTOML_SANDBOX_BLOCK_SECONDS": "1800",
-}
-
-pytestmark = pytest.mark.timeout(280)
-
-
-def demo(home: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("CRYPTOML_")}
-    return subprocess.run(
-        [sys.executable, "-m", "cryptoml_assets.cli", "demo", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=REPOSITORY,
-        env={**kept, **SMALL, "CRYPTOML_HOME": str(home), **settings},
-    )
+pytestmark = [pytest.mark.long, pytest.mark.timeout(280)]
 
 
 def rows(lake: Lake) -> dict[str, int]:
     return {table: lake.row_count(table) for table in lake.tables()}
 
 
-def last_line(done: subprocess.CompletedProcess[str]) -> dict[str, object]:
-    assert done.returncode == 0, done.stdout + done.stderr
-    answer = json.loads(done.stdout.splitlines()[-1])
-    assert tuple(answer) == ANSWER_FIELDS
-    return dict(answer)
-
-
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of a world whose demo has run once."""
     folder = tmp_path_factory.mktemp("demo")
-    (folder / "first").write_text(json.dumps(last_line(demo(folder))))
+    (folder / "first").write_text(json.dumps(last_line(demo(folder, CRYPTOML_NOW=HOUR))))
     return folder
 
 
@@ -73,11 +46,11 @@ def test_the_notebook_reads_what_the_demo_made_and_complains_of_nothing(
     assert notebooks.complaints(done) == []
 
 
-def test_demo_answers_and_a_second_one_changes_no_row(home: Path) -> None:
+def test_demo_answers_and_a_second_one_only_judges_what_the_first_served(home: Path) -> None:
     first = json.loads((home / "first").read_text())
     assert first["symbol"] == "BTC/USDT"
     assert first["source"] == "simulated"
-    assert first["lower"] < first["expected_return"] < first["upper"]  # type: ignore[operator]
+    assert first["lower"] < first["prediction"] < first["upper"]  # type: ignore[operator]
     assert 0 < first["probability_up"] < 1  # type: ignore[operator]
 
     lake = Lake(str(home / "simulated" / "lake"))
@@ -86,17 +59,22 @@ def test_demo_answers_and_a_second_one_changes_no_row(home: Path) -> None:
     newest = lake.scan("price_features").select(pl.col("event_timestamp").max()).collect().item()
     assert newest == datetime.fromisoformat(str(first["feature_timestamp"]))
 
-    second = last_line(demo(home))
+    # A demo serves last: nothing had been served when its own graph judged what was.
+    served = lake.scan(SERVED_PREDICTIONS).collect()
+    assert before["prediction_drift"] == 0
+    assert LOOKS in before
+
+    second = last_line(demo(home, CRYPTOML_NOW=HOUR))
     assert second == first
-    assert rows(lake) == before
-
-
-def test_pure_noise_is_never_approved(tmp_path: Path) -> None:
-    done = demo(tmp_path, CRYPTOML_SANDBOX_SIGNAL="0", CRYPTOML_FAMILIES="linear,mlp")
-    assert done.returncode == 1
-    assert "the gate approved no model" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert "deployments" not in Lake(str(tmp_path / "simulated" / "lake")).tables()
+    judged = {
+        "prediction_drift": served["symbol"].n_unique() * len(OUTPUTS),
+        LOOKS: before[LOOKS] + 1,  # the log of predictions, beside the tables of features
+    }
+    assert rows(lake) == {**before, **judged}
+    drift = lake.scan("prediction_drift").collect()
+    assert drift["current_rows"].sum() == served.height * len(OUTPUTS)
+    looked = lake.scan(LOOKS).filter(pl.col("table") == SERVED_PREDICTIONS).collect()
+    assert looked["version"].to_list() == [lake.version(SERVED_PREDICTIONS)]
 
 
 def test_a_silent_venue_fails_with_its_address_and_keeps_what_was_there(tmp_path: Path) -> None:
@@ -107,19 +85,3 @@ def test_a_silent_venue_fails_with_its_address_and_keeps_what_was_there(tmp_path
     for part in ("venue http://127.0.0.1:9", "chain node", "network metrics", "after 2 attempts"):
         assert part in done.stderr
     assert "Traceback" not in done.stderr
-
-
-@pytest.mark.realdata
-def test_replay_of_recorded_data(tmp_path: Path, realdata: Path) -> None:
-    done = demo(tmp_path, "--replay", str(realdata), CRYPTOML_DAYS="60")
-    answer = last_line(done)
-    assert answer["source"] == "replay"
-    assert "simulated all the same: " in done.stdout
-    bars = Lake(str(tmp_path / "replay" / "lake")).scan("raw_prices").collect()
-    assert bars["source"].unique().to_list() == ["replay"]
-    recorded = pl.read_ipc(realdata / "ohlcv" / "BTC_USDT-5m.feather", use_pyarrow=True)
-    stored = bars.filter(pl.col("symbol") == "BTC/USDT").sort("open_time")
-    newest = recorded.sort("date").tail(stored.height)
-    assert stored["open_time"].to_list() == newest["date"].to_list()
-    for column in ("open", "high", "low", "close", "volume"):
-        assert stored[column].to_list() == newest[column].to_list()

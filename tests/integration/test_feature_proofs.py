@@ -29,6 +29,8 @@ from tests.feature_data import (
 )
 from tests.feature_leaks import NULLS, leaks, suspect
 
+pytestmark = pytest.mark.long
+
 COUNT = 12
 DAYS = some_days(COUNT)
 SYMBOLS = ("BTC/USDT", "ETH/USDT")

@@ -14,9 +14,12 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from cryptoml_assets.deployment import history
+from cryptoml_assets.deployment import history, promotion, verdicts
 from cryptoml_assets.deployment.assets import validated_deployment
-from cryptoml_assets.errors import TrainingDataError
+from cryptoml_assets.deployment.history import Subject
+from cryptoml_assets.deployment.options import CRITERIA
+from cryptoml_assets.deployment.standing import current
+from cryptoml_assets.errors import ApprovalError, TrainingDataError
 from cryptoml_assets.models import assets as room
 from cryptoml_assets.models.assets import candidate_models
 from cryptoml_assets.models.comparison_assets import model_comparison
@@ -25,14 +28,19 @@ from cryptoml_assets.resources.lake import Lake
 from cryptoml_assets.resources.tracker import Tracker
 from cryptoml_assets.settings import settings
 from cryptoml_serving.contract import approval
-from cryptoml_serving.contract.bundle import OUTPUTS, load_bundle
+from cryptoml_serving.contract.bundle import load_bundle
+from cryptoml_serving.contract.manifest import OUTPUTS
 from cryptoml_serving.contract.registry import (
     BUNDLE_FOLDER,
+    DEPLOYMENT_TAG,
     DIGEST_TAG,
     MLFLOW_ENVIRONMENT,
     approval_file,
 )
 from tests import model_worlds
+from tests.deployment_world import decision
+
+pytestmark = pytest.mark.long
 
 UPSTREAM = dg.AssetSpec("training_set").with_io_manager_key("lake")
 SMALL = {
@@ -43,6 +51,10 @@ SMALL = {
     "CRYPTOML_ENSEMBLE_SIZE": "2",
     "CRYPTOML_BATCH_SIZE": "256",
     "CRYPTOML_LEARNING_RATE": "0.005",
+    # The rows are invented: there are no features to prove anything of. See test_gate_room.
+    "CRYPTOML_GATE_REQUIRED": ",".join(
+        name for name in CRITERIA if name not in {"parity", "no_look_ahead"}
+    ),
 }
 
 
@@ -115,6 +127,7 @@ def train(home: Path, signal: float) -> World:
         world = World(home, model_worlds.training_set(signal=signal), trained=None)
         world.lake.overwrite("training_set", world.rows)
         world.trained = materialise(candidate_models, model_comparison, upstream_version=0)
+        approval.generate_keys(settings().private_key_path, settings().public_key_path)
     settings.cache_clear()
     return world
 
@@ -145,9 +158,16 @@ def noise(noise_world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[World
 
 def undo(world: World) -> None:
     """Take back every approval, so that the next test finds candidates and nothing more."""
+    trained = {row["model_version"] for row in world.candidates.values()}
+    for version in versions(world):
+        if str(version.version) not in trained:
+            world.client.delete_model_version(settings().model_name, version.version)
     if world.champion is not None:
         world.client.delete_registered_model_alias(settings().model_name, "champion")
-    shutil.rmtree(settings().home_path / "lake" / "deployments", ignore_errors=True)
+    if DEPLOYMENT_TAG in world.client.get_registered_model(settings().model_name).tags:
+        world.client.delete_registered_model_tag(settings().model_name, DEPLOYMENT_TAG)
+    for table in ("deployments", "gate_verdicts"):
+        shutil.rmtree(settings().home_path / "lake" / table, ignore_errors=True)
     for folder in settings().home_path.glob("mlartifacts/*/artifacts/approval"):
         shutil.rmtree(folder)
 
@@ -158,6 +178,16 @@ def deployments(result: dg.ExecuteInProcessResult) -> list[dict[str, Any]]:
         {name: value.value for name, value in event.metadata.items()}
         for event in result.asset_materializations_for_node("validated_deployment")
     ]
+
+
+def observed(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
+    """What the one observation of a run says."""
+    (observation,) = [
+        event.asset_observation_data.asset_observation
+        for event in result.all_events
+        if event.is_asset_observation
+    ]
+    return dict(observation.metadata)
 
 
 def test_training_is_tracked_under_the_dagster_run(skilled: World) -> None:
@@ -335,7 +365,9 @@ def test_a_model_with_skill_is_approved_once(skilled: World, tmp_path: Path) -> 
     record = approval.verify(approval.read_signed(Path(file).read_bytes()), key)
     assert record.model_version == row["model_version"]
     assert record.bundle_digest == row["bundle_digest"]
-    assert history.newest_approval(settings()) == record
+    champion = current(settings()).champion
+    assert champion is not None
+    assert champion.record == record
 
     (again,) = deployments(materialise(validated_deployment))
     assert again["unchanged"] is True
@@ -351,19 +383,64 @@ def test_a_run_that_died_before_the_alias_is_finished_with_the_same_record(skill
     assert skilled.champion == skilled.candidate["model_version"]
 
 
-def test_a_row_added_to_the_table_by_hand_is_no_approval(skilled: World) -> None:
-    row = skilled.candidate
-    forged = dict.fromkeys(history.SCHEMA, "x")
-    columns = ("model_name", "model_version", "bundle_digest")
-    forged |= {name: row[name] for name in columns}
-    forged["decided_at"] = settings().clock()
-    skilled.lake.append("deployments", pl.DataFrame([forged], schema=history.SCHEMA))
-    skilled.client.set_registered_model_alias(
-        settings().model_name, "champion", row["model_version"]
+def test_a_row_added_to_the_table_by_hand_stops_every_decision(skilled: World) -> None:
+    materialise(validated_deployment)
+    stored = history.rows(skilled.lake)
+    skilled.lake.append("deployments", stored.with_columns(sequence=pl.lit(1, pl.Int64)))
+    with pytest.raises(ApprovalError, match="not sound: row 1"):
+        materialise(validated_deployment)
+    assert skilled.champion == skilled.candidate["model_version"]
+
+
+def test_what_passed_waits_for_a_person_where_one_is_asked_for(
+    skilled: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CRYPTOML_GATE_APPROVAL", "person")
+    settings.cache_clear()
+    result = materialise(validated_deployment)
+    assert deployments(result) == []
+    assert observed(result)["waits_for"].value.startswith("cryptoml approve ")
+    assert not skilled.lake.exists("deployments")
+    assert verdicts.stored(skilled.lake, settings().model_name)["approved"].to_list() == [True]
+
+
+def test_the_policys_newest_challenger_takes_the_place_of_its_one_before(
+    skilled: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CRYPTOML_GATE_ROLE", "canary")
+    monkeypatch.setenv("CRYPTOML_GATE_CANARY_PERCENT", "60")
+    settings.cache_clear()
+    client, name, newest = skilled.client, settings().model_name, skilled.candidate
+    other = next(r for r in skilled.candidates.values() if r["run_id"] != newest["run_id"])
+    copies = [
+        str(client.create_model_version(name, "copy", other["run_id"]).version) for _ in range(2)
+    ]
+    key = approval.load_private_key(settings().private_key_path)
+    given = (
+        (other["model_version"], "champion", 0.0, "os:anna"),
+        (copies[0], "canary", 60.0, "policy:automatic"),
+        (copies[1], "canary", 5.0, "os:anna"),
     )
+    for version, role, percent, who in given:
+        about = Subject(name, version, other["run_id"], other["bundle_digest"], "direction")
+        made = decision(0, role=role, percent=percent, decided_by=who, subject=about)
+        promotion.decide(client, skilled.lake, key, made)
     (decided,) = deployments(materialise(validated_deployment))
-    assert decided["unchanged"] is False
-    assert skilled.lake.row_count("deployments") == 2
+    # 60 % beside the 60 % of before would have been refused.
+    assert (decided["role"], decided["model_version"]) == ("canary", newest["model_version"])
+    now = current(settings())
+    assert [e.record.model_version for e in now.challengers] == [
+        copies[1],
+        decided["model_version"],
+    ]
+    assert (now.champion_version, now.withdrawn) == (other["model_version"], (copies[0],))
+    reasons = [e.record.reason for e in history.read(skilled.lake, key.public_key())]
+    assert reasons[3] == f"superseded by version {newest['model_version']}"
+    # What the gate judged by, and after how many decisions, is in the signed verdict.
+    verdict = verdicts.newest(skilled.lake, name, newest["model_version"], key.public_key())
+    assert verdict is not None
+    assert (verdict.approved, verdict.decisions) == (True, 3)
+    assert verdict.limits == verdicts.limits_of(settings())
 
 
 def test_an_altered_bundle_is_rejected(skilled: World) -> None:
@@ -393,18 +470,18 @@ def test_rows_that_changed_since_training_are_no_evidence(
 def test_noise_is_rejected_with_its_reasons_and_leaves_no_materialisation(noise: World) -> None:
     result = materialise(validated_deployment)
     assert deployments(result) == []
-    (observation,) = [
-        event.asset_observation_data.asset_observation
-        for event in result.all_events
-        if event.is_asset_observation
-    ]
-    assert observation.metadata["approved"].value is False
-    assert "significance" in observation.metadata["reasons"].value
+    told = observed(result)
+    assert told["approved"].value is False
+    assert "significance" in told["reasons"].value
     assert not noise.lake.exists("deployments")
     assert noise.champion is None
+    kept = verdicts.stored(noise.lake, settings().model_name)
+    assert kept["approved"].to_list() == [False]
+    assert kept["model_version"].to_list() == [noise.candidate["model_version"]]
 
 
-def test_an_alias_moved_by_hand_earns_no_materialisation(noise: World) -> None:
+def test_an_alias_moved_by_hand_earns_no_materialisation_and_is_put_back(noise: World) -> None:
     version = noise.candidate["model_version"]
     noise.client.set_registered_model_alias(settings().model_name, "champion", version)
     assert deployments(materialise(validated_deployment)) == []
+    assert noise.champion is None

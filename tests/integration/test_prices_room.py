@@ -20,6 +20,8 @@ from cryptoml_assets.resources.lake import Lake
 from cryptoml_assets.settings import settings
 from tests.sandbox_server import SandboxServer, sandbox
 
+pytestmark = pytest.mark.long
+
 NOW = "2024-01-03T00:07:00Z"
 DAYS = [date(2024, 1, day) for day in (1, 2, 3)]
 #: Per symbol: two full days, and the bar that closed at 00:05 of the third.

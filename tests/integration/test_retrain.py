@@ -156,7 +156,7 @@ def test_another_seed_fails_with_what_differs_and_by_how_much(world: World) -> N
     status, answer, _ = retrain(world.run, "--verify")
     assert (status, answer["same"], answer["same_rows"]) == (1, False, True)
     found = answer["differences"]
-    assert found["files"] == ["model.stablehlo", "weights.safetensors"]
+    assert found["files"] == ["weights.safetensors"]
     assert found["manifest"] == []
     # Scaling and labels have no seed; the network's numbers do.
     assert {name.partition(".")[0] for name in found["weights"]} >= {"member"}

@@ -15,6 +15,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from cryptoml_assets.resources.lake import Lake
+from cryptoml_serving.contract.served import SERVED_PREDICTIONS
+from tests.images.locked import only_locked
 from tests.sandbox_server import free_port
 from tests.serving_client import wait
 from tests.serving_world import NOW, ServingWorld, build_templates
@@ -30,9 +33,13 @@ def test_serves_until_told_to_stop(
     version = world.publish().version
     port = free_port()
     log = tmp_path / "log"
+    # Predictions reach the lake by the last commit alone, the one after SIGTERM.
+    environment = {**world.environment(port), "CRYPTOML_SERVING_LOG_INTERVAL": "1d"}
+    # What the image lacks is lacking here too.
+    environment |= only_locked("serving", tmp_path)
     with log.open("w") as stderr:
         server = subprocess.Popen(
-            COMMAND, env=world.environment(port), stdout=subprocess.DEVNULL, stderr=stderr
+            COMMAND, env=environment, stdout=subprocess.DEVNULL, stderr=stderr
         )
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
@@ -42,7 +49,7 @@ def test_serves_until_told_to_stop(
             )
             assert second.returncode == 2
             assert f"CRYPTOML_SERVING_PORT={port}" in second.stderr
-            assert client.post("/predict", json={"symbol": "BTC/USDT"}).is_success
+            answer = client.post("/predict", json={"symbol": "BTC/USDT"}).json()
         outcomes, asking = _ask_in_background(port)
         server.send_signal(signal.SIGTERM)
         assert server.wait(20) == 0
@@ -51,6 +58,9 @@ def test_serves_until_told_to_stop(
         server.kill()
         server.wait()
     assert set(outcomes) <= {200, None}
+    kept = Lake(world.settings().lake_uri).scan(SERVED_PREDICTIONS).collect()
+    assert kept["prediction_id"].to_list() == [answer["prediction_id"]]
+    assert not list(world.settings().outbox_path.iterdir())
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     predictions = [line for line in lines if line["event"] == "prediction"]
     assert predictions[0]["model_version"] == version
@@ -99,6 +109,7 @@ def test_a_killed_server_leaves_no_worker(tmp_path: Path) -> None:
         **os.environ,
         "CRYPTOML_HOME": str(tmp_path),
         "CRYPTOML_SERVING_PORT": str(port),
+        "CRYPTOML_SERVING_ADMIN_PORT": "0",
     }
     server = subprocess.Popen(COMMAND, env=environment, stderr=subprocess.DEVNULL)
     try:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 REPOSITORY = Path(__file__).parents[2]
 MIB = 2**20
 PROGRAM = """
@@ -16,7 +18,7 @@ import dataclasses, json, pathlib, tempfile
 import dagster, mlflow, numpy as np, polars as pl
 from cryptoml_assets.models.candidates import train_candidate
 from cryptoml_assets.models.resources import training_request, workload
-from cryptoml_serving.contract.bundle import FeatureSpec
+from cryptoml_serving.contract.manifest import FeatureSpec
 from tests.model_worlds import BAR, CONFIG, START, TASK
 rows, columns = 500_000, 40
 rng = np.random.default_rng(0)

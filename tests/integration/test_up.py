@@ -17,12 +17,13 @@ from cryptoml_assets.operations.processes import free_port, port_is_free
 REPOSITORY = Path(__file__).parents[2]
 HOST = "127.0.0.1"
 UP_SECONDS = 180.0
+PORTS = ("DAGSTER", "SERVING", "ADMIN", "MLFLOW", "SANDBOX", "EXPORTER")
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(280)]
 
 
 def test_everything_comes_up_and_a_crash_ends_it(tmp_path: Path) -> None:
-    ports = {name: free_port(HOST) for name in ("DAGSTER", "SERVING", "MLFLOW", "SANDBOX")}
+    ports = {name: free_port(HOST) for name in PORTS}
     log = tmp_path / "up.log"
     with log.open("w") as output:
         up = subprocess.Popen(
@@ -40,13 +41,21 @@ def test_everything_comes_up_and_a_crash_ends_it(tmp_path: Path) -> None:
                 "CRYPTOML_SANDBOX_BLOCK_SECONDS": "3600",
                 "CRYPTOML_DAGSTER_PORT": str(ports["DAGSTER"]),
                 "CRYPTOML_SERVING_PORT": str(ports["SERVING"]),
+                "CRYPTOML_SERVING_ADMIN_PORT": str(ports["ADMIN"]),
                 "CRYPTOML_MLFLOW_PORT": str(ports["MLFLOW"]),
+                "CRYPTOML_EXPORTER_PORT": str(ports["EXPORTER"]),
                 "CRYPTOML_SANDBOX_URL": f"http://{HOST}:{ports['SANDBOX']}",
             },
         )
     try:
         _wait_up(up, log)
-        paths = {"DAGSTER": "server_info", "SERVING": "health", "MLFLOW": "health"}
+        paths = {
+            "DAGSTER": "server_info",
+            "SERVING": "health",
+            "ADMIN": "health",
+            "MLFLOW": "health",
+            "EXPORTER": "metrics",
+        }
         for name, path in paths.items():
             address = f"http://{HOST}:{ports[name]}"
             assert address in log.read_text()

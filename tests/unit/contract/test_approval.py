@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import stat
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,10 +14,11 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from pydantic import ValidationError
 
 from cryptoml_serving.contract.approval import (
+    NO_RECORD,
     ApprovalInvalidError,
     ApprovalRecord,
     Criterion,
-    SignedApproval,
+    SignedDocument,
     generate_keys,
     key_id,
     load_private_key,
@@ -26,7 +28,7 @@ from cryptoml_serving.contract.approval import (
     verify,
     write_signed,
 )
-from cryptoml_serving.contract.bundle import canonical_json
+from cryptoml_serving.contract.manifest import canonical_json
 
 KEY = Ed25519PrivateKey.generate()
 PASS = Criterion(name="skill", passed=True, figure=0.01, threshold=0.0, rule="above 0")
@@ -35,6 +37,12 @@ FAIL = PASS.model_copy(update={"name": "coverage", "passed": False})
 
 def record(*criteria: Criterion, **changes: object) -> ApprovalRecord:
     fields = {
+        "sequence": 0,
+        "previous": NO_RECORD,
+        "action": "approve",
+        "role": "champion",
+        "data_versions": {"price_features": 3},
+        "git_commit": "abc",
         "model_name": "cryptoml-return",
         "model_version": "3",
         "bundle_digest": "a" * 64,
@@ -50,10 +58,10 @@ def record(*criteria: Criterion, **changes: object) -> ApprovalRecord:
     return ApprovalRecord.model_validate(fields)
 
 
-def forge(text: bytes, key: Ed25519PrivateKey = KEY) -> SignedApproval:
+def forge(text: bytes, key: Ed25519PrivateKey = KEY) -> SignedDocument:
     """Sign any text with a trusted key, as a broken or malicious signer would."""
     signature = base64.b64encode(key.sign(text)).decode()
-    return SignedApproval(
+    return SignedDocument(
         record_json=text.decode(), signature=signature, key_id=key_id(key.public_key())
     )
 
@@ -183,3 +191,26 @@ def test_files_that_hold_no_ed25519_key_are_refused(tmp_path: Path) -> None:
     path.write_bytes(b"nonsense")
     with pytest.raises(ApprovalInvalidError, match="not an unencrypted PEM key"):
         load_private_key(path)
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "user", "group", "refused"),
+    [
+        (0o440, 0, 10001, 4242424, False),  # a Secret in a pod
+        (0o460, 0, 10001, 4242424, True),
+        (0o444, 0, 10001, 4242424, True),
+        (0o440, 0, 10001, 0, True),
+        (0o440, 10002, 10001, 4242424, True),
+        (0o440, 10001, 10001, 4242424, True),
+        (0o440, 0, 0, 4242424, True),
+        (0o400, 10001, 10001, 0, False),
+    ],
+)
+def test_a_mounted_secret_may_be_read_by_a_group_that_nobody_else_is_in(  # noqa: PLR0917 - cases
+    mode: int, owner: int, user: int, group: int, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cryptoml_serving.contract.approval import _is_open  # noqa: PLC0415
+
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    found = os.stat_result((0o100000 | mode, 1, 1, 1, owner, group, 10, 0, 0, 0))
+    assert _is_open(found) is refused

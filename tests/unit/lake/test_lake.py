@@ -260,3 +260,22 @@ def in_threads(calls: Sequence[Callable[[], object]]) -> None:
     with ThreadPoolExecutor(len(calls)) as pool:
         for done in [pool.submit(call) for call in calls]:
             done.result()
+
+
+def test_a_store_that_does_not_answer_is_told_without_secrets(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in (("ACCESS_KEY_ID", "who"), ("SECRET_ACCESS_KEY", "hidden")):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    # Refused at once: plain HTTP is not allowed unless it is asked for.
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://user:hidden@127.0.0.1:9")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.delenv("AWS_ALLOW_HTTP", raising=False)
+    lake = Lake("s3://user:hidden@bucket/lake")
+    for read in (lake.exists, lake.version, lake.scan):
+        with pytest.raises(LakeError, match=r"lake table t cannot be read: .*not allowed") as found:
+            read("t")
+        told = str(found.value)
+        assert "hidden" not in told
+        assert told.isprintable()
+        assert found.value.__suppress_context__

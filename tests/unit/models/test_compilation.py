@@ -13,16 +13,18 @@ from pathlib import Path
 import pytest
 
 from cryptoml_assets.errors import UnsafeFolderError
-from cryptoml_assets.models import compilation
-from cryptoml_assets.models.compilation import private_folder
+from cryptoml_assets.models.compilation import private_folder, use_compilation_cache
+from cryptoml_serving.contract import compilation
+from cryptoml_serving.contract import private_folder as folders
 
 REPOSITORY = Path(__file__).parents[3]
 PROGRAM = """
 import collections, json, pathlib, sys
 import jax
-from cryptoml_assets.models import compilation
+from cryptoml_assets.models.compilation import use_compilation_cache
+from cryptoml_serving.contract import compilation
 compilation.CACHE_BYTES = int(sys.argv[2])
-compilation.use_compilation_cache(pathlib.Path(sys.argv[1]))
+use_compilation_cache(pathlib.Path(sys.argv[1]))
 seen = collections.Counter()
 jax.monitoring.register_event_listener(lambda event, **_: seen.update([event.rpartition("/")[2]]))
 def step(weights, row):
@@ -96,7 +98,7 @@ def test_a_folder_below_one_that_others_can_write_to_is_refused_and_not_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, above: str, mode: int
 ) -> None:
     """They could rename what was checked and put their own in its place."""
-    monkeypatch.setattr(compilation, "_is_ours_alone", lambda _: False)
+    monkeypatch.setattr(folders, "is_ours_alone", lambda _: False)
     (tmp_path / "work" / "home").mkdir(parents=True)
     loose = tmp_path / above
     loose.chmod(mode)
@@ -113,7 +115,7 @@ def test_a_folder_below_one_that_others_can_write_to_is_refused_and_not_made(
 def test_a_folder_below_another_users_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = compilation._made
+    made = folders._made
     other = os.geteuid() + 1
 
     def given_away(folder: Path) -> os.stat_result:
@@ -122,7 +124,7 @@ def test_a_folder_below_another_users_is_refused(
             return found
         return os.stat_result((*found[:4], other, *found[5:]))
 
-    monkeypatch.setattr(compilation, "_made", given_away)
+    monkeypatch.setattr(folders, "_made", given_away)
     folder = tmp_path / "cache"
     told = rf"{tmp_path} \(mode .*, owner {other}\) belongs neither to root.*replace {folder}"
     with pytest.raises(UnsafeFolderError, match=f"{told}.*chown"):
@@ -130,7 +132,7 @@ def test_a_folder_below_another_users_is_refused(
     assert not folder.exists()
 
 
-def test_a_group_is_ours_alone_where_it_has_our_name_and_nobody_else(
+def test_a_groupis_ours_alone_where_it_has_our_name_and_nobody_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ours = pwd.getpwuid(os.geteuid()).pw_name
@@ -138,14 +140,14 @@ def test_a_group_is_ours_alone_where_it_has_our_name_and_nobody_else(
     def found(name: str, members: list[str]) -> bool:
         group = grp.struct_group((name, "x", 7, members))
         monkeypatch.setattr(grp, "getgrgid", {7: group}.__getitem__)
-        return compilation._is_ours_alone(7)
+        return folders.is_ours_alone(7)
 
     assert found(ours, [])
     assert found(ours, [ours])
     assert not found(ours, [ours, "eve"])
     assert not found("research", [])
     # A pod's volumes have a group that no account is in.
-    assert compilation._is_ours_alone(8)
+    assert folders.is_ours_alone(8)
 
 
 def test_a_link_on_the_way_is_followed_once(tmp_path: Path) -> None:
@@ -175,7 +177,7 @@ def test_the_folder_of_another_user_is_refused(
 ) -> None:
     folder = private_folder(tmp_path / "cache")
     monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
-    monkeypatch.setattr(compilation, "_check_above", lambda *_: None)
+    monkeypatch.setattr(folders, "_check_above", lambda *_: None)
     with pytest.raises(UnsafeFolderError, match=rf"{folder} \(mode 0700.*another user.*HOME"):
         private_folder(folder)
 
@@ -197,5 +199,5 @@ def test_the_folder_of_jaxs_own_variable_takes_its_place_and_must_be_private(
     shared.chmod(0o770)
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(shared))
     with pytest.raises(UnsafeFolderError, match="shared"):
-        compilation.use_compilation_cache(tmp_path / "home" / "jax-cache")
+        use_compilation_cache(tmp_path / "home" / "jax-cache")
     assert not (tmp_path / "home").exists()

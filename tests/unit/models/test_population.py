@@ -20,6 +20,8 @@ from cryptoml_assets.models.families.family import Inputs, network
 from cryptoml_assets.models.layout import Runner, is_vectorised, member_of, population
 from cryptoml_assets.models.population import PATIENCE, Hyper, Program, State, fold_data
 
+pytestmark = pytest.mark.long
+
 EPOCHS, BATCH, MEMBERS = 12, 32, 3
 COLUMNS = 4
 

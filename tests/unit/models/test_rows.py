@@ -16,7 +16,7 @@ FEATURES = model_features()
 def test_rows_come_in_order_of_time_with_missing_values_as_nan() -> None:
     rows = rows_from_frame(FRAME.sample(fraction=1.0, shuffle=True, seed=1), FEATURES)
     assert len(rows) == len(FRAME)
-    assert (np.diff(rows.events) >= np.timedelta64(0)).all()
+    assert (np.diff(rows.events) >= np.timedelta64(0, "s")).all()
     assert rows.features.shape == (len(FRAME), len(FEATURES))
     assert np.isnan(rows.features).any()
     assert (rows.label_times - rows.events == np.timedelta64(1, "h")).all()

@@ -9,7 +9,7 @@ import pytest
 
 from cryptoml_assets.models import task as tasks
 from cryptoml_assets.models.task import input_digest
-from cryptoml_serving.contract.bundle import FeatureSpec
+from cryptoml_serving.contract.manifest import FeatureSpec
 from tests import model_worlds
 
 FRAME = model_worlds.training_set(signal=0.1, days=1)

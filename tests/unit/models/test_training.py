@@ -24,6 +24,8 @@ from cryptoml_assets.models.training import TrainedFolds, train_folds
 from cryptoml_serving.contract.bundle import load_bundle
 from tests import model_worlds
 
+pytestmark = pytest.mark.long
+
 CONFIG, TASK = model_worlds.CONFIG, model_worlds.TASK
 SIGNAL = 0.5
 

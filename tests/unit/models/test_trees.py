@@ -14,7 +14,7 @@ from cryptoml_assets.models.rows import Rows, rows_from_frame
 from cryptoml_assets.models.splits import Split
 from cryptoml_assets.models.trees import benchmarks, tree_answers
 from cryptoml_assets.models.walkforward import walk_forward
-from cryptoml_serving.contract.bundle import OUTPUTS
+from cryptoml_serving.contract.manifest import OUTPUTS
 from tests import model_worlds
 
 ROWS = rows_from_frame(model_worlds.training_set(signal=2.0, days=5, seed=3), model_features())

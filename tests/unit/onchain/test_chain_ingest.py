@@ -76,7 +76,7 @@ def test_what_is_stored_is_not_read_again(lake):
     node.extend(3)
     node.forget()
     assert bring(node, lake, DAYS[5:7]).blocks_read == 3
-    assert node.full == [149, 150, 151]
+    assert sorted(node.full) == [149, 150, 151]
 
 
 def test_gaps_are_filled_and_their_neighbours_kept(lake, fresh):
@@ -87,7 +87,7 @@ def test_gaps_are_filled_and_their_neighbours_kept(lake, fresh):
     lake.replace_days(TABLE, holey, DAYS[:1])
     node.forget()
     bring(node, lake, DAYS[:5])
-    assert node.full == [7, 8, 20, *range(24, 72), *range(96, 120)]
+    assert sorted(node.full) == [7, 8, 20, *range(24, 72), *range(96, 120)]
     assert content(lake).equals(fresh(node, DAYS[:5]))
 
 
@@ -100,7 +100,7 @@ def test_a_reorganisation_rewrites_exactly_its_rows_in_one_commit(lake, fresh, d
     node.forget()
     report = bring(node, lake, DAYS[4:5])
     after = content(lake)
-    assert node.full == list(range(first, 99))
+    assert sorted(node.full) == list(range(first, 99))
     assert after.equals(fresh(node, DAYS))
     assert after.filter(pl.col("number") < first).equals(before.filter(pl.col("number") < first))
     assert lake.version(TABLE) == version + 1
@@ -209,7 +209,7 @@ def test_finality_rises_without_reading_a_block_and_never_falls(lake):
     node.extend(10)
     node.forget()
     report = bring(node, lake, DAYS[2:3])  # yesterday's rows rise as well
-    assert node.full == list(range(48, 58))
+    assert sorted(node.full) == list(range(48, 58))
     assert report.stored.days_changed == tuple(DAYS[1:3])
     assert content(lake, DAYS[1:2])["finality"].unique().to_list() == ["finalized"]
     before = content(lake)
@@ -227,7 +227,7 @@ def test_damaged_rows_are_mended_and_no_reorganisation(lake, fresh):
     lake.replace_days(TABLE, pl.concat([torn, torn.head(1)]), DAYS[:1])
     node.forget()
     assert bring(node, lake).reorgs == ()
-    assert node.full == [0, 7]
+    assert sorted(node.full) == [0, 7]
     assert content(lake).equals(fresh(node, DAYS))
 
 

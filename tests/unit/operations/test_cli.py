@@ -83,7 +83,7 @@ def test_doctor_is_content_with_a_sound_machine(tmp_path: Path) -> None:
 
     ports = {
         f"CRYPTOML_{name}_PORT": str(free_port("127.0.0.1"))
-        for name in ("DAGSTER", "MLFLOW", "SERVING")
+        for name in ("DAGSTER", "MLFLOW", "SERVING", "SERVING_ADMIN")
     }
     sandbox_url = f"http://127.0.0.1:{free_port('127.0.0.1')}"
     done = cryptoml(

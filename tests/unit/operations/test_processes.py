@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cryptoml_assets.operations import processes
 from cryptoml_assets.operations.processes import (
     ChildError,
     Children,
@@ -95,3 +97,27 @@ def test_a_taken_port_is_refused_by_its_setting() -> None:
         with pytest.raises(PortInUseError, match=f"CRYPTOML_DAGSTER_PORT={port}: another process"):
             require_port("CRYPTOML_DAGSTER_PORT", HOST, port)
     require_port("CRYPTOML_DAGSTER_PORT", HOST, free_port(HOST))
+
+
+def test_a_port_is_none_that_the_system_gives_away() -> None:
+    given = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    lowest = int(given.read_text().split()[0]) if given.exists() else 32_768
+    ports = [free_port(HOST) for _ in range(20)]
+    assert all(1_024 <= port < lowest for port in ports)
+
+
+def test_processes_started_together_choose_other_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[int] = []
+    for pid in range(4_000, 4_016):
+        monkeypatch.setattr(os, "getpid", lambda pid=pid: pid)
+        monkeypatch.setattr(processes, "_GIVEN", itertools.count())
+        chosen += [free_port(HOST) for _ in range(50)]
+    assert len(set(chosen)) == 16 * 50
+
+
+def test_a_taken_port_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+    monkeypatch.setattr(processes, "port_is_free", lambda _, port: looked.append(port))
+    with pytest.raises(PortInUseError, match=f"^{HOST}: each of 200 ports looked at"):
+        free_port(HOST)
+    assert len(set(looked)) == 200

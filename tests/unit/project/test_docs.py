@@ -15,11 +15,18 @@ from types import ModuleType
 
 import pytest
 import yaml
+from fastapi import FastAPI
+from starlette.routing import Route
 
 import cryptoml_assets.operations
 from cryptoml_assets.definitions import defs
 from cryptoml_assets.errors import CryptomlError
-from cryptoml_assets.operations.variables import CLASSES
+from cryptoml_assets.operations.manifest_check.rules import RULES
+from cryptoml_assets.operations.variables import CLASSES, spell
+from cryptoml_serving.api.admin import ROUTES as ADMIN_ROUTES
+from cryptoml_serving.api.problems import ProblemType
+from cryptoml_serving.runtime import errors as serving_errors
+from cryptoml_serving.settings import ServingSettings
 
 REPOSITORY = Path(__file__).parents[3]
 DOCS = REPOSITORY / "docs"
@@ -59,8 +66,14 @@ def reference() -> ModuleType:
 def commands() -> set[str]:
     from cryptoml_assets.cli import app  # noqa: PLC0415
 
+    groups = [("cryptoml", app)]
+    for each in app.registered_groups:
+        assert each.typer_instance is not None
+        groups.append((f"cryptoml {each.name}", each.typer_instance))
     return {
-        f"cryptoml {c.name or getattr(c.callback, '__name__', '')}" for c in app.registered_commands
+        f"{group} {c.name or getattr(c.callback, '__name__', '')}"
+        for group, members in groups
+        for c in members.registered_commands
     }
 
 
@@ -90,19 +103,47 @@ def errors() -> set[str]:
     return found
 
 
-def endpoints() -> set[str]:
+def service() -> FastAPI:
     from cryptoml_serving.app import create_app  # noqa: PLC0415
 
-    paths = create_app().openapi()["paths"]
+    return create_app().framework
+
+
+def endpoints() -> set[str]:
+    """Those of the OpenAPI document, among them the door's own."""
+    paths = service().openapi()["paths"]
     return {f"{m.upper()} {path}" for path, operations in paths.items() for m in operations}
 
 
-def metrics() -> set[str]:
-    from cryptoml_serving.app import create_app  # noqa: PLC0415
+def routes() -> set[str]:
+    """Those the framework answers, in the document or not, but for HEAD beside GET."""
+    found, unseen = set(), list(service().routes)
+    while unseen:
+        route = unseen.pop()
+        if (router := getattr(route, "original_router", None)) is not None:
+            unseen += router.routes
+        else:
+            assert isinstance(route, Route)
+            found |= {f"{m} {route.path}" for m in (route.methods or set()) - {"HEAD"}}
+    return found
 
-    text = create_app().state.service.metrics.exposition().decode()
+
+def metrics() -> set[str]:
+    text = service().state.service.metrics.exposition().decode()
     names = set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
     return {n for n in names if not n.startswith("process_") and not n.endswith("_created")}
+
+
+def rows(text: str, heading: str) -> list[list[str]]:
+    """Cells of every table below a heading, without those of its header."""
+    _, _, section = text.partition(f"\n## {heading}\n")
+    section = re.split(r"^## ", section, maxsplit=1, flags=re.MULTILINE)[0]
+    bodies = re.findall(r"^\|(?:---\|)+\n((?:\|.*\n?)+)", section, re.MULTILINE)
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for body in bodies
+        for line in body.splitlines()
+    ]
 
 
 def test_reference_is_current(reference: ModuleType) -> None:
@@ -152,14 +193,115 @@ def test_operations_page_names_every_recipe() -> None:
     assert absent({f"make {name}" for name in recipes}, page("operations.md")) == []
 
 
-def test_serving_page_names_every_endpoint_and_metric() -> None:
-    assert absent(endpoints() | metrics(), page("serving.md")) == []
+def test_serving_page_lists_every_endpoint() -> None:
+    public = endpoints() | routes()
+    assert {"POST /predict", "GET /", "POST /v2/models/{name}/infer"} <= public
+    told = [row[0].strip("`") for row in rows(page("serving.md"), "Endpoints")]
+    admin = {f"{method} {path}" for path, (method, _) in ADMIN_ROUTES.items()}
+    # Told in the row of another: files of Swagger UI, and a second spelling.
+    assert sorted(told) == sorted([*(public - {"GET /docs/{file}", "GET /v2/"}), *admin])
+
+
+def test_serving_page_says_which_role_an_admin_route_takes() -> None:
+    admin = rows(page("serving.md"), "Endpoints")[-len(ADMIN_ROUTES) :]
+    assert {row[0].strip("`"): row[2].strip("`") for row in admin} == {
+        f"{method} {path}": "none" if role is None else str(role)
+        for path, (method, role) in ADMIN_ROUTES.items()
+    }
+
+
+def test_serving_page_lists_every_problem_with_its_status() -> None:
+    told = {(row[1].strip("`"), row[0]) for row in rows(page("serving.md"), "Errors")}
+    known = {(each.uri, str(int(each.status))) for each in ProblemType}
+    assert told - known == {("about:blank", "404, 405")}
+    assert known - told == set()
+
+
+def test_serving_page_lists_every_metric() -> None:
+    told = [row[0].strip("`") for row in rows(page("serving_running.md"), "Metrics")]
+    assert sorted(told) == sorted(metrics())
+
+
+def test_serving_page_lists_every_setting_of_the_service_with_its_default() -> None:
+    told = {
+        row[0].strip("`"): "" if row[1] == "empty" else row[1].strip("`")
+        for row in rows(page("serving_running.md"), "Settings")
+    }
+    assert told == {
+        ServingSettings.variable(name): spell(field.default)
+        for name, field in ServingSettings.model_fields.items()
+        if name.startswith("serving_")
+    }
+
+
+def test_delivery_page_lists_every_rule_of_the_manifest_check_by_its_severity() -> None:
+    told = {
+        (rule, row[0], float(row[1].removesuffix(" %")) / 100)
+        for row in rows(page("deploy_delivery.md"), "`cryptoml manifest-check`")
+        for rule in row[2].split(", ")
+    }
+    assert told == {(n, str(r.severity), r.severity.weight) for n, r in RULES.items()}
+
+
+def test_deploy_page_names_every_secret_of_the_chart() -> None:
+    chart = yaml.safe_load((REPOSITORY / "helm/cryptoml/values-production.yaml").read_text())
+    made = {each["target"] for each in chart["secrets"]["externalSecrets"]["items"]}
+    assert {row[0].strip("`") for row in rows(page("deploy.md"), "Secrets")} == made
+    variables = (REPOSITORY / "helm/cryptoml/templates/_environment.tpl").read_text()
+    named = set(re.findall(r"^- (CRYPTOML_\w+)$", variables, re.MULTILINE))
+    secrets = {name for name in named if not name.startswith("CRYPTOML_NOTIFY_")}
+    assert secrets
+    # Behind an MLflow server its address is no secret.
+    assert absent(secrets - {"CRYPTOML_TRACKING_URI"}, page("deploy.md")) == []
+
+
+def test_serving_page_tells_every_kind_of_failed_refresh() -> None:
+    raised = {
+        error.kind
+        for error in vars(serving_errors).values()
+        if isinstance(error, type)
+        and issubclass(error, serving_errors.ServingError)
+        # Told to one caller; the background threads raise none of these.
+        and not issubclass(
+            error, (serving_errors.ExplicitError, serving_errors.TooManySubscribersError)
+        )
+    }
+    (row,) = [r for r in rows(page("serving_running.md"), "Metrics") if "refresh_errors" in r[0]]
+    assert set(re.findall(r"`(\w+)`", row[2])) == raised
+
+
+def test_pages_name_every_fault_that_is_played() -> None:
+    from tests.chaos.serving_faults import FAULTS  # noqa: PLC0415
+
+    # Each fault's own words on the page; a new fault needs some.
+    words = {
+        "swap": "swaps under load",
+        "alias_moved": "alias moved",
+        "corrupt_bundle": "corrupt bundle",
+        "half_written_cache": "half-written cache",
+        "registry_down": "registry down",
+        "feature_store_down": "feature store down",
+        "feature_store_slow": "slow by 2 s",
+        "clock_jumps": "clock jumps",
+        "terminated": "SIGTERM under load",
+        "worker_killed": "`kill -9` of a worker",
+        "slow_clients": "slow clients",
+        "withdrawn": "champion withdrawn",
+    }
+    assert set(words) == set(FAULTS)
+    text = " ".join(page("serving_running.md").split())
+    assert [fault for fault, told in words.items() if told not in text] == []
 
 
 def test_pages_name_no_setting_that_is_gone() -> None:
     known = {variable for each in CLASSES.values() for variable in each.variables()}
-    # Of the tests, and of feature_store.yaml when Feast is used by hand.
-    known |= {"CRYPTOML_REALDATA", "CRYPTOML_FEAST_REGISTRY", "CRYPTOML_FEAST_ONLINE_STORE"}
+    # Of the tests, of docker-compose.yaml, and of feature_store.yaml when Feast is used by hand.
+    known |= {
+        "CRYPTOML_REALDATA",
+        "CRYPTOML_PASSWORD",
+        "CRYPTOML_FEAST_REGISTRY",
+        "CRYPTOML_FEAST_ONLINE_STORE",
+    }
     named = {
         v for file in TEXTS for v in re.findall(r"CRYPTOML_[A-Z_]*[A-Z]\b(?!_)", file.read_text())
     }

@@ -78,7 +78,7 @@ def test_every_check_is_described() -> None:
 def test_schedules_and_sensors_run_by_default_and_are_described() -> None:
     repository = defs.get_repository_def()
     things = [*repository.schedule_defs, *repository.sensor_defs]
-    assert {thing.name for thing in things} >= {"retrain_daily", "keep_fresh", "retrain_on_drift"}
+    assert {thing.name for thing in things} >= {"retrain_daily", "keep_fresh", "retrain_on_alarm"}
     assert sorted(t.name for t in things if t.default_status.value != "RUNNING") == []
     assert sorted(t.name for t in things if not t.description) == []
 

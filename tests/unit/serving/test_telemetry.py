@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from cryptoml_serving.telemetry import JsonFormatter, Metrics, event, logging_configuration
 
@@ -46,7 +47,30 @@ def test_logging_configuration_is_accepted() -> None:
 
 def test_metrics_of_two_services_do_not_meet() -> None:
     one, other = Metrics("a"), Metrics("b")
-    one.requested("BTC/USDT")
+    one.tally.requested("BTC/USDT")
     labels = {"model_name": "a", "symbol": "BTC/USDT"}
     assert one.registry.get_sample_value("prediction_requests_total", labels) == 1
     assert b"BTC/USDT" not in other.exposition()
+
+
+def test_what_predictions_count_reads_as_any_other_metric() -> None:
+    metrics = Metrics("m")
+    for seconds in (20e-6, 60e-6, 60e-6, 9.0):
+        metrics.tally.took(seconds)
+    metrics.tally.answered("7", "champion")
+    families = {
+        family.name: family
+        for family in text_string_to_metric_families(metrics.exposition().decode())
+    }
+    latency = families["prediction_latency_seconds"]
+    assert latency.type == "histogram"
+    samples = {(s.name, s.labels.get("le")): s.value for s in latency.samples}
+    assert samples["prediction_latency_seconds_bucket", "5e-05"] == 1
+    assert samples["prediction_latency_seconds_bucket", "0.0001"] == 3
+    assert samples["prediction_latency_seconds_bucket", "1.0"] == 3
+    assert samples["prediction_latency_seconds_bucket", "+Inf"] == 4
+    assert samples["prediction_latency_seconds_count", None] == 4
+    assert samples["prediction_latency_seconds_sum", None] == pytest.approx(9.00014)
+    (answer,) = families["prediction_answers"].samples
+    assert answer.name == "prediction_answers_total"
+    assert answer.labels == {"model_version": "7", "role": "champion"}

@@ -1,0 +1,1 @@
+"""What people are told, over which channel, and the record of it."""

@@ -1,0 +1,1 @@
+"""What differs from one machine in production: the instance, the executor, the servers."""
