@@ -42,7 +42,7 @@ def _passes(policies: list[dict[str, Any]], way: str, own: End, other: End, port
     chosen = [
         each["spec"]
         for each in policies
-        if kind in each["spec"]["policyTypes"] and _selects(each["spec"]["podSelector"], own)
+        if kind in each["spec"]["policyTypes"] and selects(each["spec"]["podSelector"], own)
     ]
     return not chosen or any(
         _rule_passes(rule, peers, other, port) for spec in chosen for rule in spec.get(way, [])
@@ -65,10 +65,11 @@ def _is_peer(peer: dict[str, Any], other: End) -> bool:
             return False
     elif other.namespace != "cryptoml":
         return False
-    return _selects(peer.get("podSelector", {}), other)
+    return selects(peer.get("podSelector", {}), other)
 
 
-def _selects(selector: dict[str, Any], end: End) -> bool:
+def selects(selector: dict[str, Any], end: End) -> bool:
+    """Whether a selector of labels chooses a pod."""
     labels = dict(end.labels)
     exact = selector.get("matchLabels", {}).items()
     among = selector.get("matchExpressions", [])

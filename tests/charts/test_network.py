@@ -1,10 +1,11 @@
 """Every flow that the network policies let through is in the table below, and no other."""
 
 import itertools
+import json
 
 import pytest
 
-from tests.charts.flows import End, admitted, allowed
+from tests.charts.flows import End, admitted, allowed, selects
 from tests.charts.rendering import Variant, objects, pod_templates
 
 ALL = Variant("production", everything=True)
@@ -17,6 +18,7 @@ FOREIGN = {
     "reader": End.of({"cryptoml.io/reads-features": "true"}),
     "stranger": End.of({"app": "stranger"}),
     "ingress": End.of({"app.kubernetes.io/name": "ingress-nginx"}, "ingress-nginx"),
+    "gateway": End.of({"app.kubernetes.io/name": "envoy"}, "envoy-gateway-system"),
     "prometheus": End.of({"app.kubernetes.io/name": "prometheus"}, "monitoring"),
     "elsewhere": End.of({"app": "elsewhere"}, "default"),
 }
@@ -24,6 +26,7 @@ PORTS = (3000, 4000, 5000, 6566, 8000, 8001, 8002, 9108)
 #: Source, target, port. Production has two workers in each pod, so two admin ports.
 FLOWS = {
     ("ingress", "serving", 8000),
+    ("gateway", "serving", 8000),
     ("ingress", "webserver", 3000),
     ("ingress", "daemon", 3000),
     ("prometheus", "serving", 8001),
@@ -70,6 +73,36 @@ def _seen(judge, found, policies):
 
 def test_these_flows_and_no_other(found, policies):
     assert _seen(allowed, found, policies) == FLOWS
+
+
+def test_a_gateways_proxies_are_let_in_where_there_is_one():
+    found = objects(ALL, "--set=gateway.enabled=false")
+    policies = [each for each in found if each["kind"] == "NetworkPolicy"]
+    assert _seen(allowed, found, policies) == FLOWS - {("gateway", "serving", 8000)}
+
+
+def test_a_further_flow_is_opened_to_each_component_that_it_names(found):
+    components = ["code-server", "run", "serving", "job", "mlflow", "feature-server"]
+    flow = {"name": "mail", "components": components, "cidrs": ["192.0.2.25/32"], "ports": [587]}
+    more = objects(ALL, f"--set-json=networkPolicy.extraEgress={json.dumps([flow])}")
+    ends = _ends(more)
+    known = {each["metadata"]["name"] for each in found}
+    opened = [
+        each["spec"]
+        for each in more
+        if each["kind"] == "NetworkPolicy" and each["metadata"]["name"] not in known
+    ]
+    rule = {
+        "to": [{"ipBlock": {"cidr": "192.0.2.25/32"}}],
+        "ports": [{"protocol": "TCP", "port": 587}],
+    }
+    assert all(each["egress"] == [rule] for each in opened)
+    selected = {
+        name
+        for name, end in ends.items()
+        if end.namespace == "cryptoml" and any(selects(each["podSelector"], end) for each in opened)
+    }
+    assert selected == set(components)
 
 
 def test_no_pod_relies_on_what_others_may_send(found, policies):

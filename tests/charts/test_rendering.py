@@ -152,7 +152,9 @@ def test_two_to_ten_replicas_spread_and_drained():
     seconds = int(re.fullmatch(r"(\d+)s", drain)[1])
     assert seconds > ready["periodSeconds"] * ready["failureThreshold"]
     assert spec["terminationGracePeriodSeconds"] >= seconds + 15
-    assert "requiredDuringSchedulingIgnoredDuringExecution" in spec["affinity"]["podAntiAffinity"]
+    (apart,) = spec["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    # Else an upgrade would wait for a node that has no pod of the revision before.
+    assert apart["matchLabelKeys"] == ["pod-template-hash"]
     assert spec["topologySpreadConstraints"][0]["topologyKey"] == "topology.kubernetes.io/zone"
 
 
@@ -175,6 +177,22 @@ def test_a_canary_is_a_deployment_of_its_own_with_its_share():
         "cryptoml-serving": 75,
         "cryptoml-serving-canary": 25,
     }
+
+
+@pytest.mark.parametrize("environment", ["staging", "production"])
+def test_every_account_whose_pods_reach_the_object_store_has_a_role_there(environment):
+    """As shipped, no access keys are given: what has no role reads no lake and no log."""
+    found = objects(Variant(environment))
+    notes = {
+        each["metadata"]["name"]: each["metadata"].get("annotations", {})
+        for each in found
+        if each["kind"] == "ServiceAccount"
+    }
+    assert {"cryptoml-dagster", "cryptoml-job", "cryptoml-run", "cryptoml-serving"} <= set(notes)
+    for account, annotations in notes.items():
+        assert f":role/cryptoml-{environment}-" in annotations["eks.amazonaws.com/role-arn"], (
+            account
+        )
 
 
 def test_nothing_wildcard_is_allowed():

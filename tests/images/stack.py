@@ -24,7 +24,7 @@ from typing import Any
 
 import httpx
 
-from tests.images.container import USER, Image, bind, runtime
+from tests.images.container import Image, bind, runtime
 from tests.images.test_compose import COMPOSE, REPOSITORY, SERVICES
 
 _PATIENCE = 300.0
@@ -40,12 +40,21 @@ class Stack:
         self.hosts = folder / "hosts"
         self.hosts.write_text(f"127.0.0.1 localhost {' '.join(SERVICES)}\n")
 
-    def volume(self, name: str) -> Path:
-        """A volume, made when first asked for, the images' user's."""
+    def volume(self, name: str, like: Path | None = None) -> Path:
+        """A volume, made when first asked for.
+
+        Args:
+            name: of it.
+            like: where it is mounted in the image that asks: a new volume belongs to whom that
+                folder does, and to root where there is none.
+        """
         made = self.folder / "volumes" / name
         if not made.exists():
             made.mkdir(parents=True)
-            os.chown(made, USER, USER)
+            if like is not None and like.is_dir():
+                found = like.stat()
+                os.chown(made, found.st_uid, found.st_gid)
+                made.chmod(found.st_mode & 0o7777)
         return made
 
     def program(self, name: str, *command: str, **more: Any) -> subprocess.Popen[bytes]:
@@ -60,14 +69,20 @@ class Stack:
     def container(self, name: str) -> subprocess.Popen[bytes]:
         """Start a service of ours as the file has it."""
         service = SERVICES[name]
-        mounts = {"/etc/hosts": self.hosts, "/data": self.volume(f"own-{name}")}
+        image = self.images[service["build"]["target"]]
+        mounts = {
+            "/etc/hosts": self.hosts,
+            "/data": self.volume(f"own-{name}", image.root / "data"),
+        }
         for each in service["volumes"]:
             source, target = (
                 (each["source"], each["target"]) if isinstance(each, dict) else each.split(":")[:2]
             )
-            inside = source.startswith(".")
-            mounts[target] = (REPOSITORY / source).resolve() if inside else self.volume(source)
-        spec = self.images[service["build"]["target"]].specification(
+            ours, inside = source.startswith("."), image.root / target.lstrip("/")
+            mounts[target] = (
+                (REPOSITORY / source).resolve() if ours else self.volume(source, inside)
+            )
+        spec = image.specification(
             service.get("command", ()),
             service.get("environment", {}),
             [bind(source, target) for target, source in mounts.items()],
@@ -185,6 +200,25 @@ def prometheus(stack: Stack) -> None:
     )
 
 
+def code_location(stack: Stack) -> None:
+    """The webserver shows the code server's location, and loads none of its own."""
+    query = """{ workspaceOrError { ... on Workspace { locationEntries {
+        name displayMetadata { key value } locationOrLoadError { __typename } } } } }"""
+    answer = httpx.post(
+        "http://127.0.0.1:3000/graphql", json={"query": query}, timeout=60, trust_env=False
+    )
+    (entry,) = answer.raise_for_status().json()["data"]["workspaceOrError"]["locationEntries"]
+    told = {each["key"]: each["value"] for each in entry["displayMetadata"]}
+    loaded = (entry["locationOrLoadError"] or {}).get("__typename")
+    if (loaded, told.get("host"), told.get("port")) != (
+        "RepositoryLocation",
+        "code-server",
+        "4000",
+    ):
+        raise RuntimeError(f"the webserver's location is another: {entry}")
+    say("dagster-webserver", f"location {entry['name']} of {told['host']}:{told['port']}")
+
+
 def scraped() -> dict[str, str]:
     """Whether Prometheus reaches each job: 1 or 0."""
     url = "http://127.0.0.1:9090/api/v1/query?query=up"
@@ -223,6 +257,7 @@ def running(images: Mapping[str, Image]) -> Iterator[Stack]:
         say("keys", sorted(each.name for each in stack.volume("keys").glob("[!.]*")))
         for name in _OURS:
             stack.wait(name, stack.container(name), stack.healthy(name))
+        code_location(stack)
         prometheus(stack)
         yield stack
 

@@ -133,6 +133,29 @@ def test_what_is_mounted_is_there(name: str) -> None:
             assert source in FILE["volumes"]
 
 
+@pytest.mark.parametrize("name", ["dagster-webserver", "dagster-daemon"])
+def test_dagster_takes_its_location_from_the_code_server(name: str) -> None:
+    """Without a file named, it would find the one in its folder and load the graph itself."""
+    command = SERVICES[name]["command"]
+    file = REPOSITORY / command[command.index("-w") + 1]
+    (origin,) = yaml.safe_load(file.read_text())["load_from"]
+    environment = SERVICES[name]["environment"]
+    server = {key: environment[origin["grpc_server"][key]["env"]] for key in ("host", "port")}
+    assert server == {"host": "code-server", "port": "4000"}
+    serving = SERVICES["code-server"]["command"][-1]
+    assert f"api grpc -h 0.0.0.0 -p {server['port']} " in serving
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_new_volume_belongs_to_the_images_user(name: str) -> None:
+    """As an engine makes it: like the image's folder, root's where the image has none."""
+    dockerfile = (REPOSITORY / SERVICES[name]["build"]["dockerfile"]).read_text()
+    made = re.findall(r"install --directory --owner 10001 .* (/\w+)$", dockerfile, re.MULTILINE)
+    for mount in SERVICES[name].get("volumes", ()):
+        if isinstance(mount, str) and not mount.startswith("."):
+            assert mount.split(":")[1] in made
+
+
 def test_no_password_stands_in_the_file() -> None:
     for name, service in WRITTEN["services"].items():
         for variable, value in service.get("environment", {}).items():

@@ -133,6 +133,8 @@ affinity:
     {{- if eq $v.antiAffinity "hard" }}
     requiredDuringSchedulingIgnoredDuringExecution:
       - topologyKey: kubernetes.io/hostname
+        # As below, from Kubernetes 1.31 on; before, an upgrade takes a node more than there are pods.
+        matchLabelKeys: [pod-template-hash]
         labelSelector:
           matchLabels:
             {{- $selector | nindent 12 }}
