@@ -9,6 +9,7 @@
     newest-<model>.json        number of the newest decision ever seen
     compiled/                  programs that JAX compiled
 
+A bundle that nobody used for 30 days and no deployment names goes when another comes in.
 Everything but the programs is verified again when it is read. Programs are machine code: a folder
 that others can write to, or one below such a folder, is not used at all.
 """
@@ -18,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -38,8 +40,12 @@ _LOG = logging.getLogger(__name__)
 SETTING = "CRYPTOML_SERVING_MODEL_CACHE"
 _PURPOSE = Purpose("the service starts from what is in it", f"CRYPTOML_HOME or {SETTING}")
 _INCOMING = ".incoming-"
+_DIGEST = re.compile("[0-9a-f]{64}")
 #: Age at which a download belongs to no living process any more.
 _ABANDONED_SECONDS = 3600.0
+#: Time since its last use after which a bundle that is not deployed goes: till then, a way back to
+#: it needs no artifact store.
+_FORGOTTEN_SECONDS = 30 * 86400.0
 
 
 class Cache:
@@ -182,7 +188,11 @@ class Cache:
         """The folder of a bundle, if there is one; not verified."""
         folder = self.folder()
         kept = None if folder is None else folder / digest
-        return kept if kept is not None and kept.exists() else None
+        if kept is None or not kept.exists():
+            return None
+        with suppress(OSError):
+            os.utime(kept)
+        return kept
 
     def drop_bundle(self, digest: str) -> None:
         """Remove a bundle that turned out to be no sound one."""
@@ -195,6 +205,7 @@ class Cache:
         folder = self.folder()
         if folder is not None:
             _drop_abandoned(folder)
+            _drop_forgotten(folder)
         with tempfile.TemporaryDirectory(dir=folder, prefix=_INCOMING) as made:
             yield Path(made)
 
@@ -216,6 +227,17 @@ def _drop_abandoned(folder: Path) -> None:
         with suppress(OSError):
             if time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
                 shutil.rmtree(left)
+
+
+def _drop_forgotten(folder: Path) -> None:
+    """Remove bundles that no model's deployment names and nobody used for long."""
+    with suppress(OSError):
+        kept = [*folder.glob("deployment-*.json"), *folder.glob("champion-*.json")]
+        named = "".join(file.read_text(errors="replace") for file in kept)
+        for bundle in folder.iterdir():
+            old = time.time() - bundle.stat().st_mtime > _FORGOTTEN_SECONDS
+            if old and _DIGEST.fullmatch(bundle.name) and bundle.name not in named:
+                shutil.rmtree(bundle, ignore_errors=True)
 
 
 def _short(text: str) -> str:

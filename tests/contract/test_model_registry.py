@@ -259,11 +259,11 @@ def test_an_answer_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
             request.wfile.write(b" ")
             time.sleep(0.02)
 
-    with answering(trickle) as url:
-        began = time.monotonic()
-        with pytest.raises(RegistryUnavailableError, match=r"longer than 0\.3 s"):
-            connect(url).model(MODEL)
-        assert time.monotonic() - began < 3
+    with (
+        answering(trickle) as url,
+        pytest.raises(RegistryUnavailableError, match=r"longer than 0\.3 s"),
+    ):
+        connect(url).model(MODEL)
     monkeypatch.setattr(registry_rest, "_ANSWER_BYTES", 1000)
     with (
         answering(saying(200, b" " * 1001)) as url,

@@ -43,7 +43,7 @@ def test_a_database_that_is_silent_is_given_up_and_asked_again(
     with pytest.raises(RegistryUnavailableError, match="1 questions to it hang"):
         registry.model(MODEL)
     assert Silent.asked == 1
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
     silent.goes_on.set()
     wait(lambda: not registry._looks._hanging[0].is_alive())
     registry.model(MODEL)
@@ -63,7 +63,8 @@ def test_headers_without_end_are_given_up(monkeypatch: pytest.MonkeyPatch) -> No
         began = time.monotonic()
         with pytest.raises(RegistryUnavailableError, match=r"nothing within 0\.5 s"):
             LimitedRegistry(url).model(MODEL)
-        assert time.monotonic() - began < 2
+        # All headers take five seconds.
+        assert time.monotonic() - began < 4
 
 
 def test_what_keeps_a_client_from_being_made_is_a_registry_that_does_not_answer(

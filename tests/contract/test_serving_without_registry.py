@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
@@ -250,6 +252,31 @@ def test_what_was_not_kept_while_others_could_write_is_kept_later(tmp_path: Path
     assert cache.deployment() is None
     assert cache.keep_deployment("signed", ())
     assert cache.deployment() == "signed"
+
+
+def test_a_bundle_goes_that_nobody_used_for_long_and_no_deployment_names(
+    world: ServingWorld, served: Published
+) -> None:
+    """What is named stays however old it is, and so does what a way back may need soon."""
+    folder = world.settings().model_cache_path
+    other = Cache(folder, "another-model")
+    assert other.keep_deployment(json.dumps({"digest": "1" * 64}), ())
+    other.keep_champion(json.dumps({"digest": "2" * 64}))
+    digests = [str(number) * 64 for number in range(5)]
+    for name in (*digests, "compiled"):
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name / "one").write_bytes(b"some")
+    month = time.time() - 31 * 86400
+    for name in (served.digest, *digests[:4], "compiled"):
+        os.utime(folder / name, (month, month))
+    # Used, so it is as good as new.
+    assert other.bundle(digests[3]) == folder / digests[3]
+    successor = world.publish()
+    with serving(world) as client:
+        wait(lambda: client.ask(SYMBOL).json().get("model_version") == successor.version)
+    gone = {digest for digest in digests if not (folder / digest).exists()}
+    assert gone == {digests[0]}
+    assert {served.digest, successor.digest, "compiled"} <= {each.name for each in folder.iterdir()}
 
 
 @pytest.mark.usefixtures("served")
