@@ -274,21 +274,23 @@ def _fire(theatre: Theatre, shot: Shot, outcome: Outcome, deadline: float) -> No
             return
         time.sleep(0.002)
     time.sleep(shot.delay)
-    if shot.target == "tracker":
-        _until_writing(theatre)
+    # Only what was seen to write is counted as a kill of the tracker.
+    writes = shot.target == "tracker" and _writing(theatre)
+    target = shot.target if writes or shot.target != "tracker" else "run"
     names = theatre.runs()[-1:] if victims else [shot.target]
     for name in names:
         if theatre.ask(do="kill", name=name):
-            outcome.kills[shot.target] += 1
+            outcome.kills[target] += 1
     if not victims:
         theatre.start(shot.target)
 
 
-def _until_writing(theatre: Theatre) -> None:
-    """Until a run is in the middle of a write to the tracker, or there is none."""
+def _writing(theatre: Theatre) -> bool:
+    """Wait until a run is in the middle of a write to the tracker; whether that came about."""
     journal, until = theatre.world / _JOURNAL, time.monotonic() + 20
-    while not journal.exists() and time.monotonic() < until:
+    while not (found := journal.exists()) and time.monotonic() < until:
         time.sleep(0.0002)
+    return found
 
 
 def _closed(theatre: Theatre) -> bool:

@@ -165,21 +165,30 @@ def rules() -> Outcome:
 
 
 def checkov() -> Outcome:
-    """checkov's rules for Kubernetes."""
+    """checkov's rules for Kubernetes, and for the images' Dockerfile."""
     program = os.environ.get("CHECKOV") or shutil.which("checkov") or _installed_checkov()
     with tempfile.TemporaryDirectory() as folder:
         for variant in VARIANTS:
             Path(folder, f"{variant}.yaml").write_text(rendered(variant))
-        command = [program, "-d", folder, "--framework", "kubernetes", "--quiet", "--compact"]
-        command += ["--skip-download", "-o", "json", "--skip-check", ",".join(CHECKOV_SKIPPED)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        failed, passed = _checkov(program, folder, "kubernetes")
+    more, built = _checkov(program, str(ROOT / "docker"), "dockerfile")
+    left = f"{len(CHECKOV_SKIPPED)} rules left out"
+    return failed + more, f"{passed} checks of objects and {built} of images passed, {left}"
+
+
+def _checkov(program: str, folder: str, framework: str) -> tuple[int, int]:
+    """How many checks failed, which are told, and how many passed."""
+    command = [program, "-d", folder, "--framework", framework, "--quiet", "--compact"]
+    command += ["--skip-download", "-o", "json", "--skip-check", ",".join(CHECKOV_SKIPPED)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     report = json.loads(done.stdout)
-    summary = report["summary"]
     for each in report["results"]["failed_checks"]:
         told = (each["check_id"], each["check_name"], each["file_path"], each["resource"])
         sys.stderr.write(f"  {' '.join(told)}\n")
-    passed = f"{summary['passed']} checks passed, {len(CHECKOV_SKIPPED)} rules left out"
-    return int(summary["failed"]), passed
+    failed, passed = (int(report["summary"][kind]) for kind in ("failed", "passed"))
+    if not failed + passed:
+        return _told(f"checkov found nothing of the kind {framework} in {folder}"), 0
+    return failed, passed
 
 
 def _installed_checkov() -> str:

@@ -28,6 +28,7 @@ EVERYTHING = (
     "featureServer.enabled=true",
     "mlflow.enabled=true",
     "mlflow.artifacts=s3://bucket/mlflow",
+    "mlflow.upgradeDatabase=true",
     "ingress.enabled=true",
     "gateway.enabled=true",
     "gateway.parentRefs[0].name=public",

@@ -195,6 +195,18 @@ def test_every_account_whose_pods_reach_the_object_store_has_a_role_there(enviro
         )
 
 
+def test_mlflows_tables_are_brought_up_to_date_where_that_is_wanted():
+    """By the same image, of the same database, and before anything answers."""
+    pod = named(objects(ALL), "Deployment", "cryptoml-mlflow")["spec"]["template"]["spec"]
+    (before,), (server,) = pod["initContainers"], pod["containers"]
+    assert before["command"] == ["mlflow", "db", "upgrade", "$(MLFLOW_BACKEND_STORE_URI)"]
+    assert before["image"] == server["image"]
+    (database,) = [each for each in before["env"] if each["name"] == "MLFLOW_BACKEND_STORE_URI"]
+    assert database in server["env"]
+    usual = named(objects(PRODUCTION), "Deployment", "cryptoml-mlflow")["spec"]["template"]["spec"]
+    assert "initContainers" not in usual
+
+
 def test_nothing_wildcard_is_allowed():
     roles = [each for each in objects(ALL) if each["kind"] == "Role"]
     assert {each["metadata"]["name"] for each in roles} == {"cryptoml-dagster", "cryptoml-run"}

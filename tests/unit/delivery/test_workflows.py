@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -129,7 +130,7 @@ def test_commands_are_shell_and_call_what_there_is() -> None:
         called |= set(re.findall(r"(?<![\w/])scripts/[\w-]+", step["run"]))
         for line in step["run"].splitlines():
             if line.startswith("make "):
-                targets = [each for each in line.split()[1:] if "=" not in each]
+                targets = [each for each in shlex.split(line)[1:] if "=" not in each]
                 assert [t for t in targets if t not in recipes and not t.startswith(".venv")] == []
     assert {"scripts/deliver", "scripts/pin-images", "scripts/minimum", "scripts/anvil"} == called
     missing = [each for each in called if not (REPOSITORY / each).exists()]
