@@ -7,8 +7,10 @@ the time, so that ours goes on reading features every two seconds while others a
 
 ``symbol``: closed-loop load by ``wrk`` on ``POST /predict``. ``features``: explicit rows,
 closed-loop from 64 connections, and open-loop at a rate, each answer timed from the instant at
-which its request was due. ``swap``: another version takes over while an open-loop load runs. The
-peers' pins are in ``bench/peers/serving.in``.
+which its request was due. ``swap``: another version takes over while an open-loop load runs.
+``start``: a process that starts with a warm cache. ``device``: rows a second by the size of a
+request on a GPU, where one is at hand, against the raw executable. The peers' pins are in
+``bench/peers/serving.in``.
 """
 
 from __future__ import annotations
@@ -20,12 +22,18 @@ import tempfile
 from pathlib import Path
 
 from bench.report import Claim, publish
-from bench.serving import by_features, by_symbol, swap, wrk
+from bench.serving import by_features, by_symbol, device, start, swap, wrk
 from bench.serving.servers import Servers
 from bench.serving.sides import start_ours
 from bench.serving.world import make_model, plain_environment
 
-PARTS = {"symbol": by_symbol, "features": by_features, "swap": swap}
+PARTS = {
+    "symbol": by_symbol,
+    "features": by_features,
+    "swap": swap,
+    "start": start,
+    "device": device,
+}
 
 
 def parse() -> argparse.Namespace:
@@ -37,6 +45,9 @@ def parse() -> argparse.Namespace:
     options.add_argument("--rate", type=int, default=1000, help="requests a second, open-loop")
     options.add_argument("--swaps", type=int, default=3)
     options.add_argument("--cores", type=int, default=2)
+    options.add_argument(
+        "--device", choices=("cuda", "cpu"), default="cuda", help="of the part device"
+    )
     options.add_argument("--only", choices=PARTS, nargs="+", help="results are printed, not kept")
     options.add_argument(
         "--quick",

@@ -113,7 +113,7 @@ class Servers:
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         self.folder = folder
-        self._environment = environment
+        self.environment = environment
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -131,7 +131,7 @@ class Servers:
     ) -> None:
         """Start one, and return once it gives the right answer."""
         began = time.monotonic()
-        everything = {**self._environment, **(variables or {})}
+        everything = {**self.environment, **(variables or {})}
         process = self._stack.enter_context(running(name, command, everything, self.folder))
         await_answer(side, process)
         print(f"  {name} answers after {time.monotonic() - began:.1f} s", flush=True)

@@ -4,7 +4,7 @@ The load runs for some seconds, then the next version, registered and approved b
 and the service told to look. "During" begins there and ends a second after the first answer of the
 new version; "before" is everything earlier. What takes over is a model trained again: the same
 program, other numbers. Who deploys it is another machine's process, and runs here when nobody else
-wants to. For reference it is another program too, whose compiling takes seconds.
+wants to. Then it is another program too, whose compiling takes seconds.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _claim(side: Side, rate: int, swaps: list[Swap], *, program: bool) -> Claim:
         round(statistics.median(each.before for each in swaps), 6),
         "s",
         round(statistics.median(ratios), 3),
-        None if program else _TARGET,
+        _TARGET,
         round(min(ratios), 3),
         round(max(ratios), 3),
     )
