@@ -125,6 +125,11 @@ class MonitoringSettings(EnvironmentSettings):
         repr=False,
         description="API key of the inference service with the role admin; empty: none",
     )
+    inference_ca_file: str = Field(
+        "",
+        description="PEM file of the authorities that may vouch for the inference service's "
+        "certificate; empty: public authorities",
+    )
     exporter_host: str = Field(
         "127.0.0.1", description="address on which the metrics of the asset graph are told"
     )

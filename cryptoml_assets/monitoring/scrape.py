@@ -271,11 +271,13 @@ def look(configured: Settings, before: Mapping[str, Counters] | None = None) -> 
     Raises:
         ServiceMetricsError: as ``scrape`` has it.
     """
-    key = configured.inference_key
+    key, authority = configured.inference_key, configured.inference_ca_file
     if configured.inference_admin_urls:
-        asked = workers(configured.inference_admin_urls)
+        asked = workers(configured.inference_admin_urls, authority)
         return _scrape(asked, 5.0, before, key, "CRYPTOML_INFERENCE_ADMIN_URLS")
-    return scrape(configured.inference_url, before=before, key=key)
+    return _scrape(
+        [Worker(configured.inference_url, authority=authority)], 5.0, before, key, _PUBLIC
+    )
 
 
 def scrape(

@@ -36,7 +36,7 @@ def tell_serving(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         return dg.SensorResult(skip_reason="CRYPTOML_INFERENCE_ADMIN_URLS is empty")
     troubles = [
         trouble
-        for worker in workers(configured.inference_admin_urls)
+        for worker in workers(configured.inference_admin_urls, configured.inference_ca_file)
         if (trouble := _ask(worker, configured.inference_key))
     ]
     if troubles:

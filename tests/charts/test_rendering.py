@@ -1,5 +1,6 @@
 """Every variant renders, in both versions of Helm alike, to what Kubernetes' own schemas take."""
 
+import json
 import re
 
 import kubernetes_validate
@@ -205,6 +206,32 @@ def test_mlflows_tables_are_brought_up_to_date_where_that_is_wanted():
     assert database in server["env"]
     usual = named(objects(PRODUCTION), "Deployment", "cryptoml-mlflow")["spec"]["template"]["spec"]
     assert "initContainers" not in usual
+
+
+def test_who_asks_a_service_that_speaks_tls_knows_its_authority():
+    """Code server, exporter, runs and the job that proves predictions."""
+    for secret in ("", "inference-pods-tls"):
+        found = objects(PRODUCTION, f"--set=serving.tls.secretName={secret}")
+        told = named(found, "ConfigMap", "cryptoml-settings")["data"]
+        server = named(found, "Deployment", "cryptoml-code-server")["spec"]["template"]["spec"]
+        told_runs = next(
+            each["value"]
+            for each in server["containers"][0]["env"]
+            if each["name"] == "DAGSTER_CONTAINER_CONTEXT"
+        )
+        run = json.loads(told_runs)["k8s"]
+        mounts = [each["volumeMounts"] for each in server["containers"]] + [run["volume_mounts"]]
+        file = told.get("CRYPTOML_INFERENCE_CA_FILE", "")
+        assert bool(file) is bool(secret)
+        for those in mounts:
+            assert [m["name"] for m in those if file and file.startswith(m["mountPath"])] == [
+                "authority"
+            ] * bool(secret)
+        for volumes in (server["volumes"], run["volumes"]):
+            known = [v["secret"] for v in volumes if v["name"] == "authority"]
+            assert [(v["secretName"], v["items"]) for v in known] == [
+                (secret, [{"key": "ca.crt", "path": "ca.crt"}])
+            ] * bool(secret)
 
 
 def test_nothing_wildcard_is_allowed():

@@ -15,6 +15,9 @@
   "CRYPTOML_K8S_SETTINGS" (printf "%s-settings" $name)
   "CRYPTOML_K8S_SECRETS" .Values.secrets.existingSecret
 -}}
+{{- if .Values.serving.tls.secretName -}}
+{{- $_ := set $own "CRYPTOML_INFERENCE_CA_FILE" "/etc/cryptoml/authority/ca.crt" -}}
+{{- end -}}
 {{- if .Values.mlflow.enabled -}}
 {{- $_ := set $own "CRYPTOML_TRACKING_URI" (printf "http://%s-mlflow:%v" $name .Values.mlflow.port) -}}
 {{- end -}}

@@ -128,6 +128,23 @@ checksum/settings: {{ include "cryptoml.settings" .root | sha256sum }}
 {{- end }}
 {{- end -}}
 
+{{- /* Who vouches for the service's certificate, for code server, exporter and runs. */ -}}
+{{- define "cryptoml.authorityMount" -}}
+{{- if .Values.serving.tls.secretName -}}
+- {name: authority, mountPath: /etc/cryptoml/authority, readOnly: true}
+{{- end -}}
+{{- end -}}
+
+{{- define "cryptoml.authorityVolume" -}}
+{{- with .Values.serving.tls.secretName -}}
+- name: authority
+  secret:
+    secretName: {{ . }}
+    defaultMode: 0440
+    items: [{key: ca.crt, path: ca.crt}]
+{{- end -}}
+{{- end -}}
+
 {{- /* The command that asks the service for a prediction of every symbol. */ -}}
 {{- define "cryptoml.smokeCommand" -}}
 {{- $command := list "cryptoml" "smoke" "--url" (include "cryptoml.servingUrl" .) -}}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -17,6 +19,7 @@ from cryptoml_assets.monitoring.scrape import look
 from cryptoml_assets.monitoring.serving_sensors import tell_serving
 from cryptoml_assets.monitoring.workers import Worker, workers
 from cryptoml_assets.settings import Settings, settings
+from tests.certificates import self_signed
 
 NAME = "inference-admin"
 METRICS = "service_ready 1\nprediction_requests_total 20\nprediction_answers_total 19\n"
@@ -152,3 +155,51 @@ def test_a_certificate_is_asked_for_by_the_name(monkeypatch: pytest.MonkeyPatch)
     assert request.extensions["sni_hostname"] == NAME
     assert (request.headers["Host"], request.headers["X-API-Key"]) == (NAME, "cml_x")
     assert str(request.url) == "https://10.0.0.1:8001/metrics"
+
+
+@pytest.fixture
+def encrypted(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A service that speaks TLS, and the authority of its certificate."""
+    certificate, key = self_signed(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"https://127.0.0.1:{server.server_port}", certificate
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_a_private_authority_is_trusted_where_it_is_named(
+    encrypted: tuple[str, Path], tmp_path: Path
+) -> None:
+    url, authority = encrypted
+    other, _ = self_signed(tmp_path, "other")
+    (named,) = workers([url], str(authority))
+    assert named.ask("GET", "/metrics", key="", timeout=30.0).status_code == 204
+    for stranger in ("", str(other)):
+        with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+            Worker(url, authority=stranger).ask("GET", "/metrics", key="", timeout=30.0)
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_an_authority_that_cannot_be_read_is_named(content: str | None, tmp_path: Path) -> None:
+    file = tmp_path / "ca.crt"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(httpx.ConnectError, match=r"CRYPTOML_INFERENCE_CA_FILE=.*a PEM file"):
+        Worker("https://127.0.0.1:1", authority=str(file)).ask("GET", "/", key="", timeout=1.0)

@@ -9,8 +9,8 @@ context.
 {{- /* Dagster says itself what is part of what, and which component it is. */ -}}
 {{- $labels = pick $labels "cryptoml.io/environment" "helm.sh/chart" -}}
 {{- $_ := set $labels "cryptoml.io/pod" "run" -}}
-{{- $mounts := printf "%s\n%s\n%s" (include "cryptoml.writableMounts" .) (include "cryptoml.publicKeyMount" .) (include "cryptoml.signingKeyMount" .) | fromYamlArray -}}
-{{- $volumes := printf "%s\n%s\n%s" (include "cryptoml.tmpVolume" .) (include "cryptoml.publicKeyVolume" .) (include "cryptoml.signingKeyVolume" .) | fromYamlArray -}}
+{{- $mounts := printf "%s\n%s\n%s\n%s" (include "cryptoml.writableMounts" .) (include "cryptoml.publicKeyMount" .) (include "cryptoml.signingKeyMount" .) (include "cryptoml.authorityMount" .) | fromYamlArray -}}
+{{- $volumes := printf "%s\n%s\n%s\n%s" (include "cryptoml.tmpVolume" .) (include "cryptoml.publicKeyVolume" .) (include "cryptoml.signingKeyVolume" .) (include "cryptoml.authorityVolume" .) | fromYamlArray -}}
 {{- $volumes = concat $volumes (include "cryptoml.dataVolume" (merge (dict "root" . "component" "run") $v.runs.data) | fromYamlArray) -}}
 {{- $environment := include "cryptoml.graphEnvironment" . | fromYamlArray -}}
 {{- if $v.runs.checkpointsClaim -}}
