@@ -135,8 +135,8 @@ class _Settling:
     def __init__(self) -> None:
         self._done = False
 
-    def __call__(self, _: Snapshot) -> None:
-        if not self._done:
+    def __call__(self, snapshot: Snapshot) -> None:
+        if not self._done and snapshot.model.placement.role == "champion":
             self._done = True
             gc.collect()
             gc.freeze()

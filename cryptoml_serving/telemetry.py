@@ -61,7 +61,7 @@ class Metrics:
         )
         self.access_log_dropped = Counter(
             "access_log_dropped_total",
-            "Requests without a line in the log, because nobody read it fast enough",
+            "Requests without a line in the log: nobody read it fast enough, or writing it failed",
             registry=self.registry,
         )
         self._count_by_version()

@@ -102,14 +102,18 @@ class _Admin:
         path = scope["path"]
         # Before a path is looked up: a stranger does not learn which there are.
         method, role = ROUTES.get(path, ("", Role.ADMIN))
-        caller = "" if role is None else self._service.guard.admit(scope["headers"], role).name
+        caller = "" if role is None else self._admitted(scope, role)
         if not method:
             raise HTTPException(HTTPStatus.NOT_FOUND, "Not Found")
-        if scope["method"] not in ({"GET", "HEAD"} if method == "GET" else {method}):
-            raise HTTPException(
-                HTTPStatus.METHOD_NOT_ALLOWED, "Method Not Allowed", headers={"Allow": method}
-            )
+        # The server sends no body where HEAD asks.
+        allowed = ("GET", "HEAD") if method == "GET" else (method,)
+        if scope["method"] not in allowed:
+            headers = {"Allow": ", ".join(allowed)}
+            raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, "Method Not Allowed", headers)
         return self._answers[path](caller)
+
+    def _admitted(self, scope: Scope, role: Role) -> str:
+        return self._service.guard.admit(scope["headers"], role, scope.get("client")).name
 
     def _reload(self, caller: str) -> Response:
         self._service.look()

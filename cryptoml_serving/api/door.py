@@ -113,7 +113,8 @@ class Door:
         path = scope["path"]
         try:
             if path not in _PROBES:
-                exchange.caller = self._admit(scope["headers"], Role.PREDICT).name
+                client = scope.get("client")
+                exchange.caller = self._admit(scope["headers"], Role.PREDICT, client).name
             if path == predict.PATH:
                 body = await self._patience.wait(_posted(scope, receive, exchange, MAX_BODY))
                 told = predict.predict(self._service, body, exchange.request_id, exchange.caller)
@@ -169,14 +170,19 @@ class Door:
     async def _pass_on(
         self, scope: Scope, receive: Receive, send: Send, exchange: _Exchange
     ) -> None:
-        """Have the framework answer, in time."""
+        """Have the framework answer, in time; to HEAD as to GET, whose body is not sent then."""
         bounded = _bounded(receive, self._max_body, exchange)
-        tell = self._telling(send, exchange)
+        tell = self._telling(scope, send, exchange)
         _describe(scope, exchange, self._deadline)
         exchange.received = scope["method"] in _BODILESS
         endless = scope["path"] in _ENDLESS
-        async with asyncio.timeout(None if endless else self._deadline):
-            await self.framework(scope, bounded, tell)
+        asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" and not endless else scope
+        try:
+            async with asyncio.timeout(None if endless else self._deadline):
+                await self.framework(asked, bounded, tell)
+        finally:
+            # Traces are named by it.
+            scope["route"] = asked.get("route")
 
     def _too_late(self, exchange: _Exchange) -> ProblemError:
         seconds = f"{self._deadline:g} s"
@@ -218,10 +224,11 @@ class Door:
             answer = respond_http(self._service, scope, error)
         else:
             answer = respond(self._service, scope, error)
-        await answer(scope, receive, self._telling(send, exchange))
+        await answer(scope, receive, self._telling(scope, send, exchange))
 
-    def _telling(self, send: Send, exchange: _Exchange) -> Send:
-        """A ``send`` that adds the headers of every answer."""
+    def _telling(self, scope: Scope, send: Send, exchange: _Exchange) -> Send:
+        """A ``send`` that adds the headers of every answer, and sends no body where HEAD asks."""
+        bodiless = scope["method"] == "HEAD"
 
         async def tell(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -234,6 +241,8 @@ class Door:
                 ]
                 if self._service.state.draining:
                     message["headers"].append(_LAST)
+            elif bodiless:
+                message = {**message, "body": b""}
             await send(message)
 
         return tell

@@ -80,6 +80,8 @@ class AdminListener:
             log_config=None,
             access_log=False,
             server_header=False,
+            # Anybody can name another address in a header.
+            proxy_headers=False,
             limit_concurrency=_MOST_AT_ONCE,
             timeout_graceful_shutdown=1,
             ssl_certfile=settings.serving_tls_certificate,

@@ -95,10 +95,18 @@ def answering(state: State) -> ApprovedModel | None:
 
 
 def loaded(state: State, placement: Placement) -> ApprovedModel | None:
-    """The model of a placement, if it can predict."""
+    """The model of a placement, if it can predict by the approval of exactly that."""
     snapshots = () if state.snapshot is None else (state.snapshot,)
     held = [each.model for each in (*snapshots, *state.challengers)] + list(state.models.values())
-    return next((model for model in held if model.placement == placement), None)
+    return next(
+        (
+            model
+            for model in held
+            if model.placement == placement
+            and (model.record.role, model.record.percent) == (placement.role, placement.percent)
+        ),
+        None,
+    )
 
 
 def described(

@@ -83,7 +83,7 @@ async def ready(request: Request, service: CurrentService) -> Readiness | Ready:
         headers = service.retry_after()
         raise ProblemError(ProblemType.NOT_READY, state.not_ready, headers=headers, counted=False)
     try:
-        service.guard.admit(request.scope["headers"], Role.PREDICT)
+        service.guard.admit(request.scope["headers"], Role.PREDICT, request.client)
     except RefusedError:
         # Whoever spreads requests has no credential, and wants to know no more.
         return Ready()

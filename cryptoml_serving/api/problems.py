@@ -207,6 +207,9 @@ async def _on_http(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     service = request.app.state.service
+    if error.headers is not None and error.headers.get("Allow") == "GET":
+        # The door has every route that answers GET answer HEAD.
+        error.headers = {**error.headers, "Allow": "GET, HEAD"}
     if error.status_code == HTTPStatus.BAD_REQUEST:
         # FastAPI's answer to a body its parser gives up on: to a caller, one more invalid body.
         return respond(service, request.scope, invalid_request([("body", error.detail)]))

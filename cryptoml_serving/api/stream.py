@@ -15,7 +15,7 @@ from cryptoml_serving.api.problems import ProblemError, ProblemType
 from cryptoml_serving.api.service import CurrentService
 from cryptoml_serving.runtime.chronicle import Chronicle
 from cryptoml_serving.runtime.errors import TooManySubscribersError
-from cryptoml_serving.security.roles import ANONYMOUS, Role
+from cryptoml_serving.security.roles import Role
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -41,6 +41,7 @@ async def current_chronicle(request: Request) -> Chronicle:
 CurrentChronicle = Annotated[Chronicle, Depends(current_chronicle)]
 
 
+@router.head("/predictions/stream", include_in_schema=False)
 @router.get(
     "/predictions/stream",
     # Not the answer's own class: with that, FastAPI would frame the events itself, each anew.
@@ -66,20 +67,21 @@ async def stream(
     or token is no longer good; `EventSource` asks again by itself. One caller may have 16 at once.
     """
     # Those who cannot be told apart share the places of all.
-    caller = request.state.caller
-    caller = "" if caller == ANONYMOUS.name else caller
+    caller = "" if service.guard.open else request.state.caller
     try:
         chronicle.announcer.require_room(caller)
     except TooManySubscribersError as error:
         headers = service.retry_after()
         raise ProblemError(ProblemType.OVERLOADED, str(error), headers=headers) from error
-    headers = request.scope["headers"]
+    if request.method == "HEAD":
+        return EventSourceResponse(())
+    headers, client = request.scope["headers"], request.client
     return EventSourceResponse(
         _events(
             service,
             chronicle.announcer,
             caller,
-            lambda: service.guard.still_admits(headers, Role.PREDICT),
+            lambda: service.guard.still_admits(headers, Role.PREDICT, client),
         )
     )
 

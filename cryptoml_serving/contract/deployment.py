@@ -42,6 +42,11 @@ class Placement(BaseModel):
     role: Literal["champion", "shadow", "canary"]
     percent: FiniteFloat = Field(0.0, ge=0, lt=100)
 
+    @property
+    def subject(self) -> tuple[str, str]:
+        """Version and digest: what is placed, in whatever role."""
+        return self.model_version, self.bundle_digest
+
 
 class Deployment(BaseModel):
     """What serves, as of one decision.

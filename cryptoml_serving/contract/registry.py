@@ -34,6 +34,8 @@ INPUT_TAG = "cryptoml.input_digest"
 SOURCE_TAG = "cryptoml.source"
 #: Tag of a run and of a model version: the model family.
 FAMILY_TAG = "cryptoml.family"
+#: Tag of a run: the world's instant at which its training set was read.
+AS_OF_TAG = "cryptoml.as_of"
 #: Tag of a run: who or what asked for it.
 TRIGGER_TAG = "cryptoml.triggered_by"
 

@@ -2,7 +2,8 @@
 
 A request only puts a tuple into a queue; making a line of it and writing that would cost as much as
 the answer. Lines are a twentieth of a second late, and those of a killed process are lost. What the
-queue has no room for, because nobody reads the output, is dropped and counted.
+queue has no room for, because nobody reads the output, is dropped and counted, and so is what
+cannot be made into a line or written.
 """
 
 from __future__ import annotations
@@ -131,7 +132,8 @@ class AccessLog:
         self._queue: deque[Answered | Requested] = deque()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
-        self._failed = False
+        #: What failed, of which each is told once.
+        self._told: set[str] = set()
 
     def start(self) -> None:
         """Begin writing."""
@@ -155,26 +157,40 @@ class AccessLog:
         """Write what waits now."""
         while self._queue:
             some = min(len(self._queue), _AT_ONCE)
-            lines = [self._queue.popleft().line() for _ in range(some)]
-            self._write((b"\n".join(lines) + b"\n").decode())
+            lines = [line for _ in range(some) if (line := self._line()) is not None]
+            if lines:
+                self._put(lines)
             # Whoever answers meanwhile goes first.
             time.sleep(0)
+
+    def _line(self) -> bytes | None:
+        """The next one that waits; none where it cannot be made, which is told and counted."""
+        try:
+            return self._queue.popleft().line()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is of one request alone
+            self._metrics.access_log_dropped.inc()
+            self._tell("a request is not logged", error)
+            return None
+
+    def _put(self, lines: list[bytes]) -> None:
+        try:
+            self._write((b"\n".join(lines) + b"\n").decode())
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next ones are tried
+            self._metrics.access_log_dropped.inc(len(lines))
+            self._tell("requests are not logged", error)
 
     def _run(self) -> None:
         while True:
             last = self._stopping.wait(_PAUSE_SECONDS)
-            try:
-                self.flush()
-            except (OSError, ValueError) as error:  # ValueError: the stream was closed
-                self._tell(error)
+            self.flush()
             if last:
                 return
 
-    def _tell(self, error: Exception) -> None:
-        if not self._failed:
-            message = f"requests are not logged: {error}"
+    def _tell(self, what: str, error: Exception) -> None:
+        if what not in self._told:
+            message = f"{what}: {error}"
             event(_LOG, logging.ERROR, "error", message, error_type="access_log")
-        self._failed = True
+        self._told.add(what)
 
 
 def _time(at: float) -> bytes:

@@ -20,10 +20,13 @@ def position(request_id: str, symbol: str) -> float:
     return int.from_bytes(digest[:_BYTES], "big") / float(2 ** (8 * _BYTES)) * 100
 
 
-def placement(deployment: Deployment, request_id: str, symbol: str) -> Placement | None:
-    """The canary a request is for; none where it is the champion's.
+def turn(deployment: Deployment, request_id: str, symbol: str) -> tuple[Placement, float] | None:
+    """The canary a request is for, and how many percent into its range the request falls.
 
     Each canary has a range of its own, in the deployment's order, whether or not it can answer now.
+
+    Returns:
+        None where it is the champion's turn.
     """
     canaries = [each for each in deployment.challengers if each.role == "canary"]
     if not canaries:
@@ -31,7 +34,7 @@ def placement(deployment: Deployment, request_id: str, symbol: str) -> Placement
     left = position(request_id, symbol)
     for each in canaries:
         if left < each.percent:
-            return each
+            return each, left
         left -= each.percent
     return None
 
@@ -40,7 +43,8 @@ def choose(state: State, snapshot: Snapshot, symbol: str, request_id: str) -> An
     """What answers a request: a canary's prediction where it is its turn, else the champion's.
 
     A canary that has no prediction of the symbol, or one of older features than the champion's, is
-    passed over: callers get the champion's.
+    passed over: callers get the champion's. So is one that is not loaded yet as a canary, or for so
+    large a share.
 
     Args:
         state: says which challengers there are.
@@ -58,9 +62,12 @@ def choose(state: State, snapshot: Snapshot, symbol: str, request_id: str) -> An
     deployment = state.deployment
     if champion is None or deployment is None:
         return champion
-    chosen = placement(deployment, request_id, symbol)
+    if (chosen := turn(deployment, request_id, symbol)) is None:
+        return champion
+    placement, into = chosen
     for each in challengers:
-        if each.model.placement == chosen:
+        own = each.model.placement
+        if own.subject == placement.subject and own.role == "canary" and into < own.percent:
             found = each.answers.get(symbol)
             if found and found.feature_second >= champion.feature_second:
                 return found

@@ -10,11 +10,12 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cryptoml_serving.runtime.errors import ServingError
+from cryptoml_serving.runtime.errors import RegistryUnavailableError, ServingError
 from cryptoml_serving.runtime.snapshot import build_snapshot
 from cryptoml_serving.telemetry import event
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
     from datetime import datetime
 
     from cryptoml_serving.contract.deployment import Deployment, Placement
@@ -65,6 +66,7 @@ class Challengers:
         metrics: Metrics,
         state: State,
         roster: Roster,
+        announce: Callable[[Snapshot], None],
         log: PredictionLog | None,
     ) -> None:
         """Touch nothing yet; ``start`` begins.
@@ -76,6 +78,7 @@ class Challengers:
             metrics: told of predictions and failures by version.
             state: told which do not predict.
             roster: gets the models and their snapshots.
+            announce: gets each snapshot before it can answer anybody, in this object's thread.
             log: gets the snapshots too.
         """
         self._settings = settings
@@ -84,8 +87,10 @@ class Challengers:
         self._metrics = metrics
         self._state = state
         self._roster = roster
+        self._announce = announce
         self._log = log
-        self._models: dict[Placement, ApprovedModel] = {}
+        #: By version and digest: the newest loaded, be it for the placement before.
+        self._models: dict[tuple[str, str], ApprovedModel] = {}
         self._failing: dict[Placement, str] = {}
         self._lock = threading.Lock()
         self._deployment: Deployment | None = None
@@ -112,7 +117,7 @@ class Challengers:
         Those that could not be loaded are tried again.
 
         Args:
-            deployment: verified; the roster has ended all others.
+            deployment: verified, and told to the roster.
             kept: load from this machine's disk alone.
         """
         with self._lock:
@@ -136,22 +141,28 @@ class Challengers:
             self._look = False
         if deployment is None:
             return
-        for left in self._models.keys() - set(deployment.challengers):
-            del self._models[left]
+        lacking = [each for each in deployment.challengers if not self._has(each)]
+        if look:
+            failing = self._load(lacking, kept=kept)
+        else:
+            failing = {each: self._failing.get(each, "") for each in lacking}
+        # Only now: what is loaded for another role shares the programs of what was.
+        self._models = {
+            each.subject: self._models[each.subject]
+            for each in deployment.challengers
+            if each.subject in self._models
+        }
         snapshots = []
-        failing: dict[Placement, str] = {}
         for placement in deployment.challengers:
+            model = self._models.get(placement.subject)
+            if model is None or model.placement.role != placement.role:
+                continue
             try:
-                if placement not in self._models:
-                    if not look:
-                        failing[placement] = self._failing.get(placement, "")
-                        continue
-                    self._models[placement] = self._loader.load(placement, kept=kept)
-                snapshots.append(self._scored(self._models[placement], reading))
+                snapshots.append(self._scored(model, reading))
             except Exception as error:  # noqa: BLE001 - one challenger's end is not the others'
                 failing[placement] = self._failed(placement, error)
         self._tell(failing)
-        self._roster.challenge(self._models, snapshots)
+        self._roster.challenge(self._models.values(), snapshots)
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -159,6 +170,27 @@ class Challengers:
             self._wake.clear()
             if not self._stopping.is_set():
                 self.turn()
+
+    def _has(self, placement: Placement) -> bool:
+        """Whether a model is loaded for exactly this."""
+        model = self._models.get(placement.subject)
+        return model is not None and model.placement == placement
+
+    def _load(self, placements: Iterable[Placement], *, kept: bool) -> dict[Placement, str]:
+        """Load models in the place of those there are; which could not be, and why.
+
+        Where nothing can be read now, what there is stays. What is refused ends.
+        """
+        failing = {}
+        for placement in placements:
+            try:
+                self._models[placement.subject] = self._loader.load(placement, kept=kept)
+            except Exception as error:  # noqa: BLE001 - one challenger's end is not the others'
+                failing[placement] = self._failed(placement, error)
+                if not isinstance(error, RegistryUnavailableError):
+                    self._models.pop(placement.subject, None)
+                    self._roster.refuse(placement)
+        return failing
 
     def _scored(self, model: ApprovedModel, reading: Reading | None) -> Snapshot:
         manifest = model.bundle.manifest
@@ -169,6 +201,7 @@ class Challengers:
             rows = self._features.read(self._settings.symbols, manifest, now)
         snapshot = build_snapshot(model, rows, now)
         self._metrics.challenged(snapshot)
+        self._announce(snapshot)
         if self._log is not None:
             self._log.offer(snapshot)
         return snapshot
@@ -199,7 +232,7 @@ class Challengers:
         """Say in the state which challengers do not predict, and why."""
         for placement in self._failing.keys() - failing.keys():
             message = f"{placement.role} version {placement.model_version} predicts again"
-            if placement in self._models:
+            if self._has(placement):
                 event(_LOG, logging.INFO, "recovered", message, part="challengers")
         self._failing = failing
         if failing:

@@ -72,6 +72,7 @@ class Refresher:
             metrics=metrics,
             state=self.state,
             roster=self._roster,
+            announce=self._announce,
             log=log,
         )
         self._wake = threading.Event()
@@ -97,10 +98,10 @@ class Refresher:
         self._thread = threading.Thread(target=self._run, name="refresher", daemon=True)
 
     def tell(self, listener: Callable[[Snapshot], None]) -> None:
-        """Have every new snapshot of the champion told, in this object's thread; before ``start``.
+        """Have every new snapshot told, of whichever model; before ``start``.
 
         Args:
-            listener: never waits.
+            listener: called in the thread that made the snapshot; never waits.
         """
         self._listeners.append(listener)
 
@@ -172,7 +173,10 @@ class Refresher:
             return
         readings.append(Reading(manifest, rows, now))
         self._metrics.predicted(snapshot)
-        for listener in self._listeners:
-            listener(snapshot)
+        self._announce(snapshot)
         if self._log is not None:
             self._log.offer(snapshot)
+
+    def _announce(self, snapshot: Snapshot) -> None:
+        for listener in self._listeners:
+            listener(snapshot)

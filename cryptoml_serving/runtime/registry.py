@@ -88,7 +88,8 @@ class ApprovedModel:
     """A bundle that a verified approval names, in a role that approval gives it.
 
     Attributes:
-        placement: the part of the signed deployment that it was loaded for.
+        placement: the part of the signed deployment that it was loaded for; less where less is
+            deployed by now.
         record: the verified approval.
         bundle: the verified bundle, able to predict.
     """

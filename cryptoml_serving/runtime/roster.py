@@ -8,11 +8,12 @@ more gets into the state.
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from cryptoml_serving.contract.deployment import Deployment, Placement
     from cryptoml_serving.runtime.registry import ApprovedModel
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 #: Longest time that a champion goes on answering once it is known to be withdrawn: for its
 #: successor to be loaded, so that a rollback fails no request.
 _GRACE_SECONDS = 2.0
+#: Each may do more than those before it.
+_ROLES = ("shadow", "canary", "champion")
 
 
 class Roster:
@@ -29,6 +32,10 @@ class Roster:
 
     Until then the one before it answers. A withdrawn one does so for two seconds at most, and no
     longer than until its successor turns out not to be able to.
+
+    A model that is placed otherwise stays until it is loaded for that, so that its version can be
+    asked for all along. Until then it does what both placements let it: what is taken from it
+    counts at once, what is given to it once its approval is verified.
     """
 
     def __init__(self, state: State) -> None:
@@ -37,7 +44,8 @@ class Roster:
         self._lock = threading.RLock()
         #: The champion to be and, until that has its first snapshot, the one that answers.
         self._line: tuple[ApprovedModel, ...] = ()
-        self._challengers: dict[Placement, ApprovedModel] = {}
+        #: By version and digest; a canary that is being promoted is among them.
+        self._challengers: dict[tuple[str, str], ApprovedModel] = {}
         self._timer: threading.Timer | None = None
 
     @property
@@ -49,11 +57,11 @@ class Roster:
         """Have nothing predict from now on but what a deployment lets."""
         with self._lock:
             self._state.deployment = deployment
-            self._challengers = {
-                placement: model
-                for placement, model in self._challengers.items()
-                if placement in deployment.challengers
-            }
+            beside = self._beside()
+            for model in self._line:
+                if model.placement.subject in beside:
+                    self._challengers.setdefault(model.placement.subject, model)
+            self._limit_challengers()
             if deployment.champion is None:
                 self._line = ()
             else:
@@ -76,6 +84,7 @@ class Roster:
             if deployment is None or deployment.champion != champion.placement:
                 return False
             self._line = (champion, *self._answering())
+            self._challengers.pop(champion.placement.subject, None)
             self._show()
             return True
 
@@ -109,16 +118,48 @@ class Roster:
             self._line = tuple(model for model in self._line if not self._withdrawn(model))
             self._show()
 
-    def challenge(
-        self, models: Mapping[Placement, ApprovedModel], snapshots: Iterable[Snapshot]
-    ) -> None:
-        """Score these models beside the champion, those of them that are placed."""
+    def challenge(self, models: Iterable[ApprovedModel], snapshots: Iterable[Snapshot]) -> None:
+        """Have models predict beside the champion, those of them that are placed there.
+
+        Args:
+            models: loaded and warm; each replaces the one of its version.
+            snapshots: all there are of challengers.
+        """
+        with self._lock:
+            beside = self._beside()
+            self._challengers |= {
+                each.placement.subject: each for each in models if each.placement.subject in beside
+            }
+            self._state.challengers = tuple(snapshots)
+            self._limit_challengers()
+            self._show()
+
+    def refuse(self, placement: Placement) -> None:
+        """Have a challenger predict no more that turns out not to be fit for what it is placed for.
+
+        Args:
+            placement: that it was to be loaded for; where another is deployed by now, that one
+                counts.
+        """
         with self._lock:
             deployment = self._state.deployment
-            placed = () if deployment is None else deployment.challengers
-            self._challengers = {each: models[each] for each in placed if each in models}
-            self._state.challengers = tuple(snapshots)
-            self._show()
+            if deployment is not None and placement in deployment.placements:
+                self._challengers.pop(placement.subject, None)
+                self._show()
+
+    def _beside(self) -> set[tuple[str, str]]:
+        """What is placed beside the champion."""
+        deployment = self._state.deployment
+        return set() if deployment is None else {each.subject for each in deployment.challengers}
+
+    def _limit_challengers(self) -> None:
+        """Keep what is placed, and have nothing do more than it is placed for."""
+        deployment = self._state.deployment
+        self._challengers = {
+            each.subject: _limited(self._challengers[each.subject], each)
+            for each in (() if deployment is None else deployment.placements)
+            if each.subject in self._challengers
+        }
 
     def _answering(self) -> tuple[ApprovedModel, ...]:
         snapshot = self._state.snapshot
@@ -139,8 +180,11 @@ class Roster:
         state = self._state
         if state.snapshot is not None and state.snapshot.model not in self._line:
             state.snapshot = None
+        beside = self._beside() & self._challengers.keys()
         state.challengers = tuple(
-            each for each in state.challengers if each.model.placement in self._challengers
+            replace(each, model=self._challengers[each.model.placement.subject])
+            for each in state.challengers
+            if each.model.placement.subject in beside
         )
         answering = self._answering() or self._line
         state.champion = answering[0] if answering else None
@@ -149,3 +193,14 @@ class Roster:
         # The champion's role counts where a version has two: a canary that is being promoted.
         loaded = [*self._challengers.values(), *reversed(champions)]
         state.models = MappingProxyType({each.placement.model_version: each for each in loaded})
+
+
+def _limited(model: ApprovedModel, placement: Placement) -> ApprovedModel:
+    """A model that may do no more than it was loaded for, and no more than it is placed for."""
+    own = model.placement
+    limits: dict[str, object] = {
+        "role": min(own.role, placement.role, key=_ROLES.index),
+        "percent": min(own.percent, placement.percent),
+    }
+    limited = own.model_copy(update=limits)
+    return model if limited == own else replace(model, placement=limited)

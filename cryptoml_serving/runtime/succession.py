@@ -6,7 +6,7 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
-from cryptoml_serving.runtime.errors import ServingError
+from cryptoml_serving.runtime.errors import RegistryUnavailableError, ServingError
 from cryptoml_serving.telemetry import event
 
 if TYPE_CHECKING:
@@ -98,7 +98,9 @@ class Succession:
             return
         try:
             model = self._loader.load(champion, kept=kept)
-        except Exception:
+        except Exception as error:
+            if not isinstance(error, RegistryUnavailableError):
+                self._roster.refuse(champion)
             # Rather nothing than what was found unfit, where its successor cannot be loaded.
             self._roster.end_withdrawn()
             if not self._roster.line:

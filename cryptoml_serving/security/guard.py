@@ -29,13 +29,17 @@ _BEARER = b"bearer "
 
 
 class Guard:
-    """Knows the callers. Asking it touches memory only: files and issuers are read beside it."""
+    """Knows the callers. Asking it touches memory only: files and issuers are read beside it.
+
+    Attributes:
+        open: whether everybody is let in, and nobody told apart.
+    """
 
     def __init__(self, keys: KeyRing | None, tokens: Tokens | None) -> None:
         """Know these; where both are absent, everybody is let in, anonymously."""
         self._keys = keys
         self._tokens = tokens
-        self._open = keys is None and tokens is None
+        self.open = keys is None and tokens is None
 
     @classmethod
     def of(cls, settings: ServingSettings) -> Guard:
@@ -73,22 +77,28 @@ class Guard:
             if part is not None:
                 part.stop()
 
-    def admit(self, headers: Iterable[tuple[bytes, bytes]], role: Role) -> Caller:
+    def admit(
+        self,
+        headers: Iterable[tuple[bytes, bytes]],
+        role: Role,
+        client: tuple[str, int] | None = None,
+    ) -> Caller:
         """Who asks, where it may.
 
         Args:
             headers: of the request, names in lower case as ASGI has them.
             role: that it takes.
+            client: address and port that it came from, as ASGI has them; none: nobody knows.
 
         Raises:
             UnauthorizedError: no credential, or none that is valid.
             ForbiddenError: it does not have the role.
-            TooManyError: it asks too fast, or too many others sent tokens that are none.
+            TooManyError: it asks too fast, or too many tokens from its address were none.
             IssuerUnreadError: a token, and the issuer's keys were never read.
         """
-        if self._open:
+        if self.open:
             return ANONYMOUS
-        known = self._find(headers)
+        known = self._find(headers, client)
         bucket = known.bucket
         if bucket is not None and (wait := bucket.take(time.monotonic())):
             message = f"{known.caller.name} may ask {bucket.rate:g} times a second"
@@ -98,16 +108,23 @@ class Guard:
             raise ForbiddenError(message)
         return known.caller
 
-    def still_admits(self, headers: Iterable[tuple[bytes, bytes]], role: Role) -> bool:
+    def still_admits(
+        self,
+        headers: Iterable[tuple[bytes, bytes]],
+        role: Role,
+        client: tuple[str, int] | None = None,
+    ) -> bool:
         """Whether who was let in would be again. It takes nothing from the caller's rate."""
-        if self._open:
+        if self.open:
             return True
         try:
-            return role in self._find(headers).caller.roles
+            return role in self._find(headers, client).caller.roles
         except RefusedError:
             return False
 
-    def _find(self, headers: Iterable[tuple[bytes, bytes]]) -> Known:
+    def _find(
+        self, headers: Iterable[tuple[bytes, bytes]], client: tuple[str, int] | None
+    ) -> Known:
         """Whose credential the headers have."""
         credential = _credential(headers)
         if credential is None:
@@ -123,7 +140,7 @@ class Guard:
             if self._tokens is None:
                 message = "no such key, or it was revoked"
                 raise UnauthorizedError(message, presented=True)
-            known = self._tokens.find(credential, digest)
+            known = self._tokens.find(credential, digest, "" if client is None else client[0])
         return known
 
 

@@ -5,23 +5,26 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import unicodedata
+from base64 import urlsafe_b64decode
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from cryptoml_serving.security.background import Repeated
-from cryptoml_serving.security.errors import (
-    IssuerUnreadError,
-    TooManyError,
-    UnauthorizedError,
-)
+from cryptoml_serving.security.errors import IssuerUnreadError, UnauthorizedError
 from cryptoml_serving.security.issuer import Issuer, IssuerError, IssuerKeys
 from cryptoml_serving.security.keyring import Known
 from cryptoml_serving.security.rates import Bucket
+from cryptoml_serving.security.refusals import Refusals
 from cryptoml_serving.security.roles import Caller, granted
 from cryptoml_serving.telemetry import event
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from jwt import PyJWK
 
 _LOG = logging.getLogger(__name__)
 #: Time between two looks at the issuer's keys.
@@ -32,10 +35,9 @@ _RETRY_SECONDS = 10.0
 _LEEWAY_SECONDS = 30
 #: Tokens and subjects remembered; past it the oldest is verified again when it comes back.
 _MOST_REMEMBERED = 10_000
-#: Tokens a second that may turn out to be none, of all callers together: looking at one takes
-#: tenths of a millisecond, and anybody can make them up.
-_MOST_REFUSED = 100.0
 _LONGEST_NAME = 128
+#: Unicode's categories of characters that no name has: control characters, and halves of one.
+_NAMELESS = frozenset({"Cc", "Cs"})
 #: A token is three parts with dots between; anything else is a key.
 _DOTS = 2
 _OPTIONS: Any = {"require": ["exp", "iss", "aud", "sub"], "enforce_minimum_key_length": True}
@@ -69,7 +71,7 @@ class Tokens:
         self._last_read = 0.0
         self._remembered: dict[bytes, _Remembered] = {}
         self._buckets: dict[str, Bucket] = {}
-        self._refused = Bucket(_MOST_REFUSED)
+        self._refusals = Refusals()
         #: Held while something is remembered or forgotten, never while the issuer is asked.
         self._writing = threading.Lock()
         self._follower = Repeated("issuer", self._follow)
@@ -82,16 +84,18 @@ class Tokens:
         """Read them no more."""
         self._follower.stop()
 
-    def find(self, token: bytes, digest: bytes) -> Known:
+    def find(self, token: bytes, digest: bytes, address: str = "") -> Known:
         """Whose token this is.
 
         Args:
             token: as it was sent.
             digest: of it, which it is remembered by.
+            address: that it came from; those of whom none is known count as one.
 
         Raises:
             UnauthorizedError: it is no valid token.
-            TooManyError: too many of late were none; it was not looked at.
+            TooManyError: too many of late were none, above all from there; its signature was not
+                looked at.
             IssuerUnreadError: the issuer's keys were never read.
         """
         found = self._remembered.get(digest)
@@ -107,13 +111,12 @@ class Tokens:
         if keys is None:
             message = "the issuer's keys have not been read yet"
             raise IssuerUnreadError(message, _RETRY_SECONDS)
-        if wait := self._refused.wait(time.monotonic()):
-            message = "too many tokens that are not valid were sent: this one was not looked at"
-            raise TooManyError(message, wait)
+        key = self._key_of(token, keys)
+        self._refusals.require_room(address)
         try:
-            claims = self._verify(token, keys)
+            claims = self._verify(token, key)
         except UnauthorizedError:
-            self._refused.take(time.monotonic())
+            self._refusals.count(address)
             raise
         return self._remember(digest, claims, keys)
 
@@ -146,16 +149,27 @@ class Tokens:
             return self._last_read + _RETRY_SECONDS - time.monotonic()
         return _REFRESH_SECONDS if self.look() else _RETRY_SECONDS
 
-    def _verify(self, token: bytes, keys: IssuerKeys) -> dict[str, Any]:
+    def _key_of(self, token: bytes, keys: IssuerKeys) -> PyJWK:
+        """The key that is to verify a token, by the token's own word, which costs little to read.
+
+        Raises:
+            UnauthorizedError: whatever its signature, it is no valid token.
+        """
+        head, body, _ = token.split(b".")
+        header = _members(head)
+        name = (str(header.get("kid", "")), str(header.get("alg")))
+        key = keys.by_name.get(name) or keys.by_name.get(("", name[1]))
+        if key is None:
+            self._follower.ask()
+            raise _invalid("the issuer has no such key for its algorithm")
+        if _members(body).get("iss") != self._issuer.name:
+            raise _invalid("it is of another issuer")
+        return key
+
+    def _verify(self, token: bytes, key: PyJWK) -> dict[str, Any]:
         import jwt  # noqa: PLC0415 - not needed without an issuer; the follower imported it
 
         try:
-            header = jwt.get_unverified_header(token)
-            name = (str(header.get("kid", "")), str(header.get("alg")))
-            key = keys.by_name.get(name) or keys.by_name.get(("", name[1]))
-            if key is None:
-                self._follower.ask()
-                raise _invalid("the issuer has no such key for its algorithm")
             claims: dict[str, Any] = jwt.decode(
                 token,
                 key,
@@ -167,10 +181,13 @@ class Tokens:
             )
         except jwt.PyJWTError as error:
             raise _invalid(_reason(error)) from None
+        # Logs and answers tell it: what cannot be written would break them.
+        if not _is_name(claims["sub"]):
+            raise _invalid("its sub is empty, or has characters that no name has")
         return claims
 
     def _remember(self, digest: bytes, claims: dict[str, Any], keys: IssuerKeys) -> Known:
-        name = str(claims["sub"])[:_LONGEST_NAME]
+        name = claims["sub"][:_LONGEST_NAME]
         roles = granted(self._issuer.roles(claims))
         with self._writing:
             known = Known(Caller(name, roles), self._bucket(name))
@@ -195,6 +212,22 @@ class Tokens:
 
 def _invalid(why: str) -> UnauthorizedError:
     return UnauthorizedError(f"the token is not valid: {why}", presented=True)
+
+
+def _members(part: bytes) -> dict[str, Any]:
+    """The JSON object that a part of a token is; nobody has vouched for it yet."""
+    try:
+        found = orjson.loads(urlsafe_b64decode(part + b"=" * (-len(part) % 4)))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise _invalid("it is malformed")
+    return found
+
+
+def _is_name(subject: str) -> bool:
+    """Whether it can be written: it is UTF-8, and has no control characters."""
+    return bool(subject) and _NAMELESS.isdisjoint(map(unicodedata.category, subject))
 
 
 def _reason(error: Exception) -> str:

@@ -24,11 +24,19 @@ from typing import Any
 import httpx
 import psutil
 
+from tests.chaos.serving_load import ROWS
 from tests.sandbox_server import free_port
-from tests.serving_world import NOW, Published, ServingWorld, Templates, scaled_program
+from tests.serving_world import (
+    FEATURES,
+    MODEL,
+    NOW,
+    Published,
+    ServingWorld,
+    Templates,
+    scaled_program,
+)
 from tests.waiting import until
 
-ROWS = {"BTC/USDT": (0.1, 0.2, 0.3), "ETH/USDT": (0.0, -0.5, 0.1), "SOL/USDT": (1.0, 0.0, 0.5)}
 #: Seconds between two looks of the service at the registry.
 POLL = 0.2
 #: Seconds after a decision in which the service may still follow the one before: a look, loading,
@@ -45,7 +53,8 @@ class Counts:
     Attributes:
         sent: requests that found a service.
         answered: with a prediction.
-        told: answered with an error that this fault is to bring about.
+        told: answered with an error that this fault is to bring about, or that the version asked
+            for is not served any more.
         failed: everything else: cut connections, 5xx that were not to be, no answer.
         wrong: answers of a version that was not to serve, or that no version gives.
         nobody: requests that found no service; only where it was stopped on purpose.
@@ -210,6 +219,7 @@ class Stage:
         """Callers, for as long as the block lasts; then their counts are in the scene."""
         file = self.folder / f"{name.replace(' ', '-')}.jsonl"
         command = [sys.executable, "-m", "tests.chaos.serving_load", self.address, str(file)]
+        command += ["--model", MODEL, "--columns", ",".join(each.name for each in FEATURES)]
         command += ["--rate", str(rate), *(["--fresh"] if fresh else [])]
         command += ["--polite"] if polite else []
         callers = subprocess.Popen(command, cwd=_REPOSITORY)
@@ -234,12 +244,17 @@ class Stage:
             if status == httpx.codes.OK:
                 counts.answered += 1
                 counts.wrong += not self._right(line)
-            elif line.get("error") in scene.expected or (status < 0 and scene.cut):
+            elif (
+                line.get("error") in scene.expected
+                or (status < 0 and scene.cut)
+                or self._replaced(line)
+            ):
                 counts.told += 1
             else:
                 counts.failed += 1
                 if counts.failed <= 3:
-                    counts.faults.append(f"{status}: {line.get('error')}")
+                    why = line.get("detail", line.get("error"))
+                    counts.faults.append(f"{line['way']}: {status}: {why}")
         if counts.nobody and not (scene.may_be_gone or scene.cut):
             counts.faults.append("nobody was there for some requests")
         answered = [line for line in lines if line["status"] == httpx.codes.OK]
@@ -251,8 +266,15 @@ class Stage:
         """Whether this version may have answered then, and the numbers are its own."""
         began, ended = self.may.get(line["model_version"], (math.inf, 0.0))
         served = began <= line["due"] + line["seconds"] and line["began"] <= ended
+        served &= line["asked"] in {"", line["model_version"]}
         expected = int(line["model_version"]) * sum(ROWS[line["symbol"]])
         return served and math.isclose(line["prediction"], expected, rel_tol=1e-5, abs_tol=1e-6)
+
+    def _replaced(self, line: dict[str, Any]) -> bool:
+        """Whether this is a request for a version that had been replaced by then."""
+        unknown = line.get("error") == "urn:cryptoml:problem:unknown-version"
+        _, ended = self.may.get(line["asked"], (0.0, math.inf))
+        return unknown and ended - GRACE <= line["due"] + line["seconds"]
 
     def close(self) -> None:
         """End what lives."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -57,8 +59,10 @@ def test_answers_that_are_not_the_versions_own_are_noticed(stage: Stage) -> None
     stage.may[version] = (may[0], may[0])
     try:
         with stage.load("nothing") as scene:
-            pass
+            time.sleep(1.0)
     finally:
         stage.may[version] = may
+    lines = (stage.folder / "nothing.jsonl").read_text().splitlines()
+    assert {json.loads(line)["way"] for line in lines} == {"symbol", "rows", "infer", "version"}
     assert scene.counts.wrong == scene.counts.answered > 0
     assert not scene.counts.sound

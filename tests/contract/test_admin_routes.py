@@ -19,7 +19,7 @@ from cryptoml_serving.api.service import Service
 from cryptoml_serving.runtime.state import State
 from cryptoml_serving.security.guard import Guard
 from cryptoml_serving.security.keys import add_key
-from cryptoml_serving.security.roles import Role
+from cryptoml_serving.security.roles import ANONYMOUS, Caller, Role
 from cryptoml_serving.settings import ServingSettings
 from cryptoml_serving.telemetry import Metrics
 from tests.certificates import self_signed
@@ -104,6 +104,32 @@ def test_a_look_takes_the_role_admin(tmp_path: Path) -> None:
     assert refused.headers["www-authenticate"].startswith("Bearer")
     assert refused.headers["x-content-type-options"] == "nosniff"
     assert "server" not in refused.headers
+
+
+def test_head_is_answered_where_get_is() -> None:
+    with administered([]) as (client, _):
+        for path in ("/health", "/metrics"):
+            asked, answer = client.get(path), client.head(path)
+            assert (answer.status_code, answer.content) == (200, b"")
+            assert answer.headers["content-type"] == asked.headers["content-type"]
+            assert int(answer.headers["content-length"]) > 0
+        refused = client.post("/health")
+        assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
+        refused = client.head("/admin/reload")
+        assert (refused.status_code, refused.headers["allow"]) == (405, "POST")
+
+
+def test_an_address_that_a_caller_claims_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+
+    def admit(_: Guard, headers: object, role: Role, client: tuple[str, int]) -> Caller:
+        told.append(client[0])
+        return ANONYMOUS
+
+    monkeypatch.setattr(Guard, "admit", admit)
+    with administered([]) as (client, _):
+        client.get("/metrics", headers={"X-Forwarded-For": "192.0.2.9"})
+    assert told == ["127.0.0.1"]
 
 
 def test_a_failure_is_logged_and_not_told(caplog: pytest.LogCaptureFixture) -> None:

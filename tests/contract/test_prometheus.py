@@ -101,7 +101,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of the exporter over a hand-made lake and runs of every kind."""
-    configured = Settings(home=tmp_path_factory.mktemp("graph"))
+    configured = Settings(home=tmp_path_factory.mktemp("graph"), now=NOW)
     fill(Lake(configured.lake_uri))
     configured.public_key_path.parent.mkdir(parents=True)
     write_public_key(KEY, configured.public_key_path)

@@ -232,7 +232,8 @@ def test_a_stream_ends_with_its_key_and_one_caller_has_few(
     monkeypatch.setattr("cryptoml_serving.api.stream.HEARTBEAT_SECONDS", 0.05)
     world.publish()
     path = tmp_path / "keys.json"
-    desk = add_key(path, "desk", roles=[Role.PREDICT], rate=0.0, now=NOW)
+    # Where callers are told apart, this is a name like any other.
+    desk = add_key(path, "anonymous", roles=[Role.PREDICT], rate=0.0, now=NOW)
     # One request, and the stream that it begins takes no further ones.
     slow = add_key(path, "slow", roles=[Role.PREDICT], rate=0.001, now=NOW)
     with paged(world, serving_keys=path) as (client, chronicle):
@@ -251,7 +252,7 @@ def test_a_stream_ends_with_its_key_and_one_caller_has_few(
             assert refused.status_code == 503
             refused.read()
         problem(refused, 503, "overloaded")
-        revoke_key(path, "desk")
+        revoke_key(path, "anonymous")
         assert sum(1 for _ in islice(first, 400)) < 400
         wait(lambda: chronicle.announcer.subscribers == 1)
         for _ in range(40):
@@ -312,6 +313,27 @@ def test_a_prediction_has_its_lineage_and_later_its_outcome(world: ServingWorld)
         row = {**came, "feature_timestamp": FEATURE_TIME, "outcome_at": NOW}
         write_outcomes(lake, [row])
         assert client.get(path).json()["outcome"]["realised_return"] == 0.02
+
+
+@pytest.mark.parametrize("log", [True, False])
+def test_what_a_canary_answered_has_its_lineage_at_once(world: ServingWorld, log: bool) -> None:
+    world.publish()
+    canary = world.publish(role="canary", percent=50)
+    with paged(world, serving_log=log) as (client, _):
+        client.wait_ready()
+        wait(lambda: client.get("/ready").json()["challengers"])
+        answers = (client.ask("BTC/USDT").json() for _ in range(100))
+        asked = next(each for each in answers if each["role"] == "canary")
+        told = client.get(f"/predictions/{asked['prediction_id']}").json()
+        told_of = {p["role"] for event in islice(events(client), 3) for p in event["predictions"]}
+    assert told["found_in"] == "memory"
+    assert told["prediction"]["prediction"] == asked["prediction"]
+    assert told["lineage"]["bundle_digest"] == canary.digest
+    assert told["lineage"]["role"] == "canary"
+    assert told["lineage"]["verified"] is True
+    assert told["lineage"]["approval"]["decision"] == 1
+    # Who listens is told of the champion's alone.
+    assert told_of == {"champion"}
 
 
 def test_an_old_prediction_is_found_in_the_lake_with_its_verified_approval(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import logging
 import shutil
+import threading
 import time
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,10 +19,12 @@ import pytest
 from cryptoml_assets.resources.lake import Lake
 from cryptoml_serving.app import create_app
 from cryptoml_serving.contract.approval import load_public_key
-from cryptoml_serving.contract.deployment import read_deployment
+from cryptoml_serving.contract.deployment import Placement, read_deployment
 from cryptoml_serving.contract.manifest import FeatureSpec
 from cryptoml_serving.contract.served import SERVED_PREDICTIONS
 from cryptoml_serving.runtime import canary
+from cryptoml_serving.runtime.loader import Loader
+from cryptoml_serving.runtime.registry import ApprovedModel
 from tests.sandbox_server import serve
 from tests.serving_client import FEATURE_TIME, ROWS, Client, problem, serving, wait
 from tests.serving_world import (
@@ -182,7 +188,8 @@ def test_a_canary_answers_its_share_the_same_for_a_repeated_request(world: Servi
     deployment = read_deployment(
         world.read_tag(), load_public_key(world.settings().public_key_path)
     )
-    meant = [canary.placement(deployment, each, SYMBOL) for each in ids]
+    turns = [canary.turn(deployment, each, SYMBOL) for each in ids]
+    meant = [turn[0] if turn else None for turn in turns]
     for published, share in zip(canaries, (0.20, 0.05), strict=True):
         count = sum(1 for each in meant if each and each.model_version == published.version)
         # 4 standard deviations: one in 16,000 fair splits is further off.
@@ -199,6 +206,101 @@ def test_a_canary_answers_its_share_the_same_for_a_repeated_request(world: Servi
         wait(lambda: answered(client) == (canaries[0].version, "champion"))
         wait(lambda: len(client.get("/ready").json()["challengers"]) == 1)
         assert {answered(client, each) for each in ids[:100]} == {(canaries[0].version, "champion")}
+
+
+@contextlib.contextmanager
+def asking(client: Client, version: str) -> Iterator[list[tuple[int, str]]]:
+    """Ask for a version by name in both ways, again and again; status and role of each answer."""
+    told: list[tuple[int, str]] = []
+    done = threading.Event()
+    row = [0.1, 0.2, 0.3]
+    rows = {"rows": [{f.name: v for f, v in zip(FEATURES, row, strict=True)}], "version": version}
+    table = {"name": "features", "shape": [1, 3], "datatype": "FP32", "data": row}
+
+    def ask() -> None:
+        with Client(base_url=client.base_url) as own:
+            while not done.is_set():
+                answer = own.post("/predict/features", json=rows)
+                told.append((answer.status_code, answer.json().get("role", answer.text)))
+                path = f"/v2/models/{MODEL}/versions/{version}/infer"
+                answer = own.post(path, json={"inputs": [table]})
+                role = answer.json().get("parameters", {}).get("role", answer.text)
+                told.append((answer.status_code, role))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield told
+    finally:
+        done.set()
+        thread.join()
+
+
+@pytest.fixture
+def slow_loading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every model take a moment to load, as one that is compiled does."""
+    load = Loader.load
+
+    def slowly(self: Loader, placement: Placement, *, kept: bool) -> ApprovedModel:
+        time.sleep(0.3)
+        return load(self, placement, kept=kept)
+
+    monkeypatch.setattr(Loader, "load", slowly)
+
+
+@pytest.mark.usefixtures("slow_loading")
+def test_a_version_can_be_asked_for_while_its_role_or_its_share_changes(
+    world: ServingWorld,
+) -> None:
+    world.publish()
+    tried = world.publish(role="canary", percent=20)
+
+    def loaded(role: str, percent: float) -> bool:
+        told = (role, percent, True)
+        models = client.get("/models").json()["models"]
+        return told in [(each["role"], each["percent"], each["loaded"]) for each in models]
+
+    drawn = {f"id-{n}": canary.position(f"id-{n}", SYMBOL) for n in range(300)}
+    theirs = next(each for each, place in drawn.items() if place < 5)
+    lost = next(each for each, place in drawn.items() if 5 < place < 20)
+    with serving(world) as client:
+        client.wait_ready()
+        wait(lambda: loaded("canary", 20) and answered(client, lost)[1] == "canary")
+        with asking(client, tried.version) as told:
+            for percent in (40, 5):
+                world.place(tried, "canary", percent)
+                while not loaded("canary", percent):
+                    assert answered(client, theirs) == (tried.version, "canary")
+            assert answered(client, lost)[1] == "champion"
+            world.place(tried, "shadow")
+            wait(lambda: loaded("shadow", 0))
+            assert answered(client, theirs)[1] == "champion"
+            world.place(tried)
+            wait(lambda: answered(client) == (tried.version, "champion"))
+            looked(client)
+    assert {status for status, _ in told} == {200}
+    assert [role for role, _ in itertools.groupby(told, key=lambda each: each[1])] == [
+        "canary",
+        "shadow",
+        "champion",
+    ]
+
+
+def test_a_canary_that_is_refused_as_champion_can_be_asked_for_no_more(world: ServingWorld) -> None:
+    champion, tried = world.publish(), world.publish(role="canary", percent=20)
+    app = create_app(world.settings())
+    with serve(app) as url, Client(base_url=url) as client:
+        client.wait_ready()
+        state = app._service.state
+        wait(lambda: set(state.models) == {champion.version, tried.version})
+        # Its approval is that of a canary.
+        world.deploy(tried)
+        wait(lambda: set(state.models) == {champion.version})
+        assert answered(client) == (champion.version, "champion")
+        # However often it is tried again.
+        refusals = {"error_type": "model_refused"}
+        wait(lambda: client.metric("refresh_errors_total", **refusals) >= 3)
+        assert set(state.models) == {champion.version}
 
 
 def test_positions_are_uniform_and_differ_by_symbol() -> None:

@@ -120,6 +120,37 @@ def test_a_killed_server_leaves_no_worker(tmp_path: Path) -> None:
     wait(lambda: not _answers(port))
 
 
+def test_head_is_answered_as_get_without_the_body(tmp_path: Path) -> None:
+    port, admin = free_port(), free_port()
+    environment = {
+        **os.environ,
+        "CRYPTOML_HOME": str(tmp_path),
+        "CRYPTOML_SERVING_PORT": str(port),
+        "CRYPTOML_SERVING_ADMIN_PORT": str(admin),
+    }
+    server = subprocess.Popen(COMMAND, env=environment, stderr=subprocess.DEVNULL)
+    try:
+        wait(lambda: _answers(port) and _answers(admin), 60)
+        paths = ("/health", "/ready", "/metrics", "/", "/docs", "/v2/health/ready", "/nothing")
+        _answers_head(port, *paths)
+        _answers_head(admin, "/health", "/metrics")
+        stream = httpx.head(f"http://127.0.0.1:{port}/predictions/stream")
+        assert (stream.status_code, stream.content) == (200, b"")
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _answers_head(port: int, *paths: str) -> None:
+    # One connection: a body that was sent would be taken for the next answer.
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        for path in paths:
+            asked, answer = client.get(path), client.head(path)
+            assert (answer.status_code, answer.content) == (asked.status_code, b"")
+            assert answer.headers.keys() == asked.headers.keys()
+            assert int(answer.headers["content-length"]) > 0
+
+
 def test_a_wrong_setting_stops_at_start() -> None:
     environment = {**os.environ, "CRYPTOML_SERVING_PORT": "http"}
     done = subprocess.run(COMMAND, env=environment, capture_output=True, text=True, check=False)

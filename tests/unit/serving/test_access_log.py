@@ -119,6 +119,46 @@ def test_a_stream_that_is_gone_is_told_once_and_stops_nothing(
     assert caplog.text.count("requests are not logged") == 1
 
 
+def test_a_line_that_cannot_be_made_is_dropped_alone_and_the_log_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    written: list[str] = []
+    metrics = Metrics("m")
+    log = AccessLog(metrics, written.append)
+    log.start()
+    for caller in ("desk", "\ud800", "desk"):
+        log.add(Requested(0.0, "id", caller, "GET", "/models", 200, 0.25))
+        log.add(Answered(0.0, "id", caller, Answer.of(PREDICTION), 5.0))
+    until(lambda: not log._queue)
+    log.add(Requested(float("nan"), "id", "desk", "GET", "/models", 200, 0.25))
+    log.add(requested(7))
+    log.stop()
+    callers = [json.loads(line)["caller"] for line in "".join(written).splitlines()]
+    assert callers == ["desk"] * 4 + [""]
+    assert metrics.registry.get_sample_value("access_log_dropped_total") == 3
+    assert caplog.text.count("a request is not logged") == 1
+
+
+def test_whatever_writing_fails_of_the_next_lines_are_written() -> None:
+    written: list[str] = []
+    errors: list[Exception] = [RuntimeError("nobody foresaw it")]
+
+    def write(lines: str) -> None:
+        if errors:
+            raise errors.pop()
+        written.append(lines)
+
+    metrics = Metrics("m")
+    log = AccessLog(metrics, write)
+    log.start()
+    for number in range(2):
+        log.add(requested(number))
+        until(lambda: not log._queue)
+    log.stop()
+    assert [json.loads(line)["request_id"] for line in written] == ["id1"]
+    assert metrics.registry.get_sample_value("access_log_dropped_total") == 1
+
+
 @pytest.mark.parametrize("at", [0.0, 1.9999999, 1709294400.123456, 1709294399.9999996])
 def test_a_line_is_the_answer_and_what_was_asked_whatever_it_is_made_of(at: float) -> None:
     answer, asked, caller = Answer.of(PREDICTION), 'id"\n', "desk \u20ac\\"

@@ -19,8 +19,10 @@ from cryptoml_serving.runtime.chronicle import Chronicle
 from cryptoml_serving.runtime.state import State
 from cryptoml_serving.security.errors import TooManyError
 from cryptoml_serving.security.guard import Guard
+from cryptoml_serving.security.roles import Role
 from cryptoml_serving.settings import ServingSettings
 from cryptoml_serving.telemetry import Metrics
+from tests.token_issuer import bearer, judge, token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from starlette.types import Message, Scope
 
 from contextlib import asynccontextmanager
+
+CLIENT = ("192.0.2.1", 4000)
 
 
 @asynccontextmanager
@@ -71,6 +75,7 @@ def ask(
         "raw_path": path.encode(),
         "query_string": b"",
         "headers": [(b"content-type", b"application/json")],
+        "client": CLIENT,
     }
     waiting = list(parts) or [b""]
     sent: list[Message] = []
@@ -88,7 +93,7 @@ def ask(
     (start, *bodies) = sent
     headers = {name.decode(): value.decode() for name, value in start["headers"]}
     body = b"".join(each["body"] for each in bodies)
-    return start["status"], headers, json.loads(body)
+    return start["status"], headers, json.loads(body) if body else None
 
 
 def test_a_body_that_never_ends_is_given_up() -> None:
@@ -137,6 +142,27 @@ def test_who_asks_too_fast_is_told_when_to_come_back() -> None:
     assert ask(app, "/health", method="GET")[0] == 200
 
 
+@pytest.mark.parametrize("path", ["/predict", "/models"])
+def test_the_guard_is_told_where_a_request_comes_from(path: str) -> None:
+    told: list[Any] = []
+
+    def admit(_: Any, role: Role, client: Any) -> Any:
+        told.append((role, client))
+        return SimpleNamespace(name="desk")
+
+    app, _ = door(guard=SimpleNamespace(admit=admit))
+    ask(app, path, b"{}", method="POST" if path == "/predict" else "GET")
+    assert told == [(Role.PREDICT, CLIENT)]
+
+
+def test_a_name_that_cannot_be_written_is_refused_and_logged() -> None:
+    guard = Guard(None, judge())
+    headers = bearer(token(sub="\ud800", roles=[]))
+    app, log = door(guard=SimpleNamespace(admit=lambda _, *more: guard.admit(headers, *more)))
+    assert ask(app, "/predict", b"{}")[0] == 401
+    assert [json.loads(each.line())["status"] for each in log.entries] == [401]
+
+
 def test_the_line_of_a_request_names_it_and_no_query() -> None:
     app, log = door()
     _, headers, _ = ask(app, "/nothing", method="GET")
@@ -168,6 +194,32 @@ def test_a_failure_is_answered_and_logged_once(
     status, _, told = ask(app, "/broken", method="GET")
     assert (status, told["type"]) == (500, "urn:cryptoml:problem:internal")
     assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready", "/v2/health/live", "/nothing"])
+def test_head_is_answered_as_get_without_the_body(path: str) -> None:
+    app, log = door()
+    (status, asked, told), (same, headers, nothing) = (
+        ask(app, path, method=method) for method in ("GET", "HEAD")
+    )
+    assert (status, told is None) == (same, False)
+    assert nothing is None
+    assert asked.pop("x-request-id") != headers.pop("x-request-id")
+    assert headers == asked
+    assert [each.method for each in log.entries] == (["GET", "HEAD"] if status == 404 else [])
+
+
+def test_head_of_what_takes_a_post_is_refused() -> None:
+    app, _ = door()
+    status, headers, nothing = ask(app, "/predict", method="HEAD")
+    assert (status, headers["allow"], nothing) == (405, "POST", None)
+    assert int(headers["content-length"]) > 0
+
+
+def test_another_method_is_told_of_head_too() -> None:
+    app, _ = door()
+    status, headers, _ = ask(app, "/models", method="DELETE")
+    assert (status, headers["allow"]) == (405, "GET, HEAD")
 
 
 def test_a_service_told_to_stop_says_so_and_lets_connections_go() -> None:

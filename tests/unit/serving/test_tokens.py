@@ -13,10 +13,9 @@ from typing import Any
 import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given
 from hypothesis import strategies as st
-from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from cryptoml_serving.contract.settings import SettingsError
 from cryptoml_serving.security import tokens as tokens_module
@@ -32,50 +31,22 @@ from cryptoml_serving.security.issuer import Issuer, IssuerError, IssuerKeys, pa
 from cryptoml_serving.security.roles import Role
 from cryptoml_serving.security.tokens import Tokens
 from cryptoml_serving.settings import ServingSettings
+from tests.token_issuer import (
+    AUDIENCE,
+    CURVE,
+    ED,
+    ISSUER,
+    KEYS,
+    NAME,
+    RSA,
+    bearer,
+    claims,
+    judge,
+    jwk,
+    made_up,
+    token,
+)
 from tests.waiting import until
-
-RSA = rsa.generate_private_key(65537, 2048)
-CURVE = ec.generate_private_key(ec.SECP256R1())
-ED = ed25519.Ed25519PrivateKey.generate()
-NAME, AUDIENCE = "https://issuer.example/realm", "cryptoml"
-ISSUER = Issuer(NAME, AUDIENCE, "", "roles")
-
-
-def jwk(key: Any, key_id: str, **more: Any) -> dict[str, Any]:
-    algorithm = {rsa.RSAPrivateKey: RSAAlgorithm, ec.EllipticCurvePrivateKey: ECAlgorithm}
-    kind = next((a for k, a in algorithm.items() if isinstance(key, k)), OKPAlgorithm)
-    return {**kind.to_jwk(key.public_key(), as_dict=True), "kid": key_id, **more}
-
-
-KEYS = {"keys": [jwk(RSA, "rsa"), jwk(CURVE, "curve"), jwk(ED, "ed")]}
-
-
-def claims(**changes: Any) -> dict[str, Any]:
-    usual = {
-        "iss": NAME,
-        "aud": AUDIENCE,
-        "sub": "desk",
-        "exp": time.time() + 60,
-        "roles": ["predict"],
-    }
-    return {name: value for name, value in {**usual, **changes}.items() if value is not None}
-
-
-def token(
-    key: Any = RSA, algorithm: str = "RS256", key_id: str | None = "rsa", **changes: Any
-) -> str:
-    headers = {} if key_id is None else {"kid": key_id}
-    return jwt.encode(claims(**changes), key, algorithm=algorithm, headers=headers)
-
-
-def bearer(credential: str) -> list[tuple[bytes, bytes]]:
-    return [(b"authorization", b"Bearer " + credential.encode())]
-
-
-def judge(document: dict[str, Any] = KEYS, *, rate: float = 0.0, issuer: Issuer = ISSUER) -> Tokens:
-    judged = Tokens(issuer, rate, lambda: parse_keys(document))
-    judged.look()
-    return judged
 
 
 @pytest.mark.parametrize(
@@ -136,6 +107,7 @@ def signed_with_the_public_key() -> str:
         (lambda: token(sub=None), "lacks"),
         (lambda: token(aud=None), "lacks|audience"),
         (lambda: "a.b.c", "malformed"),
+        (made_up, "signature"),
         (lambda: "....", "neither"),
         (lambda: token(padding="x" * 9000), "at most 8192 bytes"),
     ],
@@ -143,6 +115,17 @@ def signed_with_the_public_key() -> str:
 def test_any_other_is_not(made: Any, why: str) -> None:
     with pytest.raises(UnauthorizedError, match=why):
         Guard(None, judge()).admit(bearer(made()), Role.PREDICT)
+
+
+@pytest.mark.parametrize("sub", ["", "\ud800", "desk\ndesk", "a\x00b", "\x85", "a" * 200 + "\x1b"])
+def test_a_subject_that_no_log_could_tell_is_nobody(sub: str) -> None:
+    with pytest.raises(UnauthorizedError, match=r"its sub is empty|malformed"):
+        Guard(None, judge()).admit(bearer(token(sub=sub)), Role.PREDICT)
+
+
+@pytest.mark.parametrize("sub", ["auth0|7", "Zoë Ünal", "量子", "\U0001f600"])
+def test_a_subject_has_any_letters(sub: str) -> None:
+    assert Guard(None, judge()).admit(bearer(token(sub=sub)), Role.PREDICT).name == sub
 
 
 def test_clocks_may_differ_a_little() -> None:
@@ -363,27 +346,6 @@ def test_whatever_an_issuer_answers_it_is_asked_again(monkeypatch: pytest.Monkey
     assert told[0] == ""
     assert told[1]
     assert Guard(None, judged).admit(bearer(token()), Role.PREDICT)
-
-
-def test_tokens_made_up_in_numbers_are_not_looked_at_and_hold_up_nobody() -> None:
-    judged = judge()
-    guard, known = Guard(None, judged), bearer(token(CURVE, "ES256", "curve"))
-    guard.admit(known, Role.PREDICT)
-    genuine = token(CURVE, "ES256", "curve", sub="newcomer")
-    stem = genuine[: genuine.rindex(".") + 1]
-    answers: list[type[RefusedError]] = []
-    for number in range(300):
-        try:
-            guard.admit(bearer(f"{stem}{number:08}"), Role.PREDICT)
-        except RefusedError as error:
-            answers.append(type(error))
-        guard.admit(known, Role.PREDICT)
-    assert len(answers) == 300
-    assert set(answers) == {UnauthorizedError, TooManyError}
-    # A hundred at once, and as many a second.
-    assert 100 <= answers.count(UnauthorizedError) < 200
-    # Who comes with a new one is asked to wait a moment.
-    until(lambda: guard.still_admits(bearer(genuine), Role.PREDICT))
 
 
 def test_tokens_that_are_valid_are_as_many_as_they_like() -> None:
