@@ -56,6 +56,7 @@ def write_drift(lake: Lake, table: str, names: tuple[str, ...], worst: float) ->
             "symbol": symbol,
             "psi": worst / (place + 1) if (name, symbol) != (names[-1], SYMBOLS[-1]) else None,
             "drifted": place == 0 and worst > 0.25,
+            "window_end": NOW,
         }
         for place, name in enumerate(names)
         for symbol in SYMBOLS

@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
@@ -12,16 +12,15 @@ import polars as pl
 from cryptoml_assets.deployment import history, judgement, promotion, signing, trials, verdicts
 from cryptoml_assets.deployment.evidence import Evidence
 from cryptoml_assets.deployment.gate import Verdict
-from cryptoml_assets.deployment.history import Decision, Subject
+from cryptoml_assets.deployment.history import Decision, Entry, Subject
+from cryptoml_assets.deployment.moved_alias import teller
 from cryptoml_assets.deployment.standing import Standing, standing
-from cryptoml_assets.deployment.superseding import POLICY, superseded
+from cryptoml_assets.deployment.superseding import LEAST_STAY, POLICY, place, too_young
 from cryptoml_assets.errors import ApprovalError
 from cryptoml_assets.features.pins import versions_read
 from cryptoml_assets.models.evaluation import row_scores
 from cryptoml_assets.models.figures import skill_by_day
-from cryptoml_assets.notices import alerts
 from cryptoml_assets.plots import figure_metadata
-from cryptoml_assets.resources.notifier import Notifier
 from cryptoml_assets.settings import Settings, settings
 from cryptoml_assets.tables import markdown_table
 from cryptoml_serving.contract.approval import ApprovalRecord, Criterion, Role
@@ -56,13 +55,16 @@ def validated_deployment(
     A materialisation is one approval in force: the record is in the chain of the lake table
     `deployments` and beside the model in MLflow, and the signed deployment names the model. A
     rejected candidate leaves an observation with the reasons and no materialisation; so does one
-    that passed and waits for a person, where `CRYPTOML_GATE_APPROVAL` asks for one.
+    that passed and waits for a person, where `CRYPTOML_GATE_APPROVAL` asks for one, and one for
+    which a challenger of the policy would have to go that has stood for less than a week.
     """
     configured = settings()
     lake, client = context.resources.lake.lake, context.resources.tracker.client()
     subject = _subject(model_comparison, configured)
     key = signing.signing_key(configured.private_key_path, configured.public_key_path)
-    _bring_in_step(context, client, key, configured)
+    tell = teller(configured, context.log)
+    # What a process that died has left is finished first.
+    promotion.reconcile(client, lake, key, configured.model_name, tell=tell)
     entries = history.read(lake, key.public_key())
     now = standing(entries, configured.model_name)
     if (entry := now.entry_of(subject)) is not None:
@@ -83,9 +85,10 @@ def validated_deployment(
         _ask_a_person(context, subject, verdict)
         return
     decision = _decision(asked, measured, verdict, used)
-    for each in superseded(now, decision):
-        promotion.decide(client, lake, key, each, seen=now)
-    made = promotion.decide(client, lake, key, decision, seen=now)
+    if young := too_young(now, decision):
+        _leave_out(context, asked, verdict, young)
+        return
+    made = place(client, lake, key, decision, seen=now, tell=tell)
     yield dg.MaterializeResult(
         metadata={
             "unchanged": False,
@@ -93,20 +96,6 @@ def validated_deployment(
             "skill_by_day": _plot(measured, configured),
         }
     )
-
-
-def _bring_in_step(
-    context: dg.AssetExecutionContext, client: Any, key: Any, configured: Settings
-) -> None:
-    """Finish what a process that died has left, and tell of an alias that somebody has moved."""
-    lake = context.resources.lake.lake
-    found = promotion.reconcile(client, lake, key, configured.model_name)
-    if found.moved_by_hand:
-        notice = alerts.alias_moved(configured.model_name, found, datetime.now(UTC), {})
-        notifier = Notifier.of(configured, context.log)
-        # A pod's record of notices goes with it: no sensor would ever send what is in it.
-        tell = notifier.post if configured.execution == "local" else notifier.notify
-        tell(notice)
 
 
 def _subject(comparison: pl.DataFrame, configured: Settings) -> Subject:
@@ -130,7 +119,11 @@ def _subject(comparison: pl.DataFrame, configured: Settings) -> Subject:
 def _circumstances(
     context: dg.AssetExecutionContext, client: Any, asked: _Asked, comparison: pl.DataFrame
 ) -> judgement.Circumstances:
-    """What counts besides the candidate: the champion, earlier verdicts, what days were made of."""
+    """What counts besides the candidate: the champion, earlier verdicts, what days were made of.
+
+    Raises:
+        ApprovalError: the run of a family does not say how much was searched for it.
+    """
     subject, now = asked.subject, asked.now
     before = verdicts.stored(context.resources.lake.lake, subject.model_name)
     window = _test_window(client, subject)
@@ -144,7 +137,7 @@ def _circumstances(
     return judgement.Circumstances(
         champion=now.champion.record if now.champion else None,
         withdrawn=now.withdrawn,
-        trials=trials.trials_of(comparison, asked.configured.search_trials, earlier),
+        trials=trials.trials_of(trials.searched(client, comparison), earlier),
         pins=lambda table, days: versions_read(context.instance, dg.AssetKey(table), days),
     )
 
@@ -228,6 +221,21 @@ def _ask_a_person(context: dg.AssetExecutionContext, subject: Subject, verdict: 
     )
     told = f"version {subject.model_version} passed and waits for a person"
     _observe(context, subject, verdict, told, {"approved": True, "waits_for": command})
+
+
+def _leave_out(
+    context: dg.AssetExecutionContext, asked: _Asked, verdict: Verdict, young: list[Entry]
+) -> None:
+    """Say that a candidate passed, and for which challengers it gets no role."""
+    subject = asked.subject
+    names = ", ".join(entry.record.model_version for entry in young)
+    reason = (
+        f"the policy's {young[0].record.role} stands first: version {names} has been compared "
+        f"with the champion for less than {LEAST_STAY.days} days"
+    )
+    context.log.info("version %s passed and gets no role: %s", subject.model_version, reason)
+    told = f"version {subject.model_version} passed and gets no role"
+    _observe(context, subject, verdict, told, {"approved": True, "left_out": reason})
 
 
 def _observe(

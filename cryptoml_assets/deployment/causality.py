@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -27,6 +27,7 @@ from cryptoml_assets.features.feature import TABLES
 from cryptoml_assets.features.inputs import bars_of_settings
 from cryptoml_assets.features.remake import OfChain, OfPrices
 from cryptoml_assets.features.training_set import model_inputs, with_labels
+from cryptoml_serving.contract.registry import AS_OF_TAG
 
 if TYPE_CHECKING:
     from cryptoml_assets.features.feature import Table
@@ -67,6 +68,25 @@ def data_versions(manifest: Manifest, tags: Mapping[str, str]) -> dict[str, int]
     return upstream | manifest.lake_versions
 
 
+def learnt_at(tags: Mapping[str, str], now: datetime) -> datetime:
+    """The world's instant at which a candidate's training set was read.
+
+    Args:
+        tags: of its run; say it, unless older code has trained it.
+        now: the present instant, which it is then.
+
+    Raises:
+        ValueError: a tag that is no instant, or of no zone.
+    """
+    if AS_OF_TAG not in tags:
+        return now
+    found = datetime.fromisoformat(tags[AS_OF_TAG])
+    if found.tzinfo is None:
+        message = f"{AS_OF_TAG}={tags[AS_OF_TAG]}: an instant names its zone"
+        raise ValueError(message)
+    return found.astimezone(UTC)
+
+
 @dataclass(frozen=True)
 class Delays:
     """When things became known; see the settings of these names."""
@@ -86,6 +106,7 @@ class DataUsed:
         versions: see `data_versions`.
         pins: says what a day of features was made of, where it is known.
         delays: of what the chains say.
+        learnt_at: see the function of that name.
         now: the present instant.
     """
 
@@ -95,6 +116,7 @@ class DataUsed:
     versions: Mapping[str, int]
     pins: Pins
     delays: Delays
+    learnt_at: datetime
     now: datetime
 
     @property
@@ -152,8 +174,9 @@ def no_look_ahead(used: DataUsed) -> Criterion:
     """No input or training label was unknown at its instant.
 
     Every row's inputs are the newest known by then, by another as-of join; every label is the
-    return over exactly one horizon, known by the bundle's date; no training label reaches into the
-    test part; and on a sample of days, changing all that came later changes nothing.
+    return over exactly one horizon, known when the rows were read, and by the bundle's date; no
+    training label reaches into the test part; and on a sample of days, changing all that came
+    later changes nothing.
 
     Raises:
         ApprovalError: nothing says what the candidate was made of.
@@ -181,6 +204,8 @@ def _training_rows(used: DataUsed) -> pl.DataFrame:
 def _labels_apart(used: DataUsed, stored: pl.DataFrame) -> list[str]:
     """Labels that are not the return over a horizon, not known yet, or within the test part."""
     manifest = used.manifest
+    # The bundle's date alone would prove nothing: it is the newest label's own.
+    known_by = min(manifest.created_at, used.learnt_at, used.now)
     horizon = timedelta(seconds=manifest.horizon_seconds)
     keys = ["symbol", "event_timestamp"]
     bars = used.bars(used.versions[_PRICES])
@@ -193,7 +218,7 @@ def _labels_apart(used: DataUsed, stored: pl.DataFrame) -> list[str]:
         "labels are not one horizon ahead": stored.filter(
             pl.col("label_timestamp") != pl.col("event_timestamp") + horizon
         ),
-        "labels were not known": stored.filter(pl.col("label_timestamp") > manifest.created_at),
+        "labels were not known": stored.filter(pl.col("label_timestamp") > known_by),
     }
     found = [f"{rows.height} {what}" for what, rows in wrong.items() if rows.height]
     if manifest.training_end + horizon > manifest.test_start:

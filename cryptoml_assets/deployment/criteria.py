@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from cryptoml_assets.deployment.options import NOT_WITHDRAWN
 from cryptoml_assets.models.evaluation import CLAIM_LOSS, Claim
 from cryptoml_serving.contract.approval import Criterion
 
@@ -246,7 +247,7 @@ def not_withdrawn(version: str, withdrawn: Collection[str]) -> Criterion:
     """A version that was taken out of service does not come back by itself."""
     taken_out = version in withdrawn
     return Criterion(
-        name="not_withdrawn",
+        name=NOT_WITHDRAWN,
         passed=not taken_out,
         figure=float(taken_out),
         threshold=0.0,

@@ -157,7 +157,7 @@ class _Session:
 
     def _data(self) -> causality.DataUsed:
         configured, manifest = self.configured, self._measured().manifest
-        tags = self.client.get_run(self.candidate.run_id).data.tags
+        tags, now = self.client.get_run(self.candidate.run_id).data.tags, configured.clock()
         return causality.DataUsed(
             lake=self.lake,
             manifest=manifest,
@@ -165,7 +165,8 @@ class _Session:
             versions=causality.data_versions(manifest, tags),
             pins=self.given.pins,
             delays=causality.Delays(configured.metrics_lag, configured.finality_delay),
-            now=configured.clock(),
+            learnt_at=causality.learnt_at(tags, now),
+            now=now,
         )
 
     def _measured(self) -> Evidence:

@@ -9,6 +9,8 @@ from pydantic import Field, field_validator
 
 from cryptoml_serving.contract.settings import Duration, EnvironmentSettings, Names
 
+#: Name of the criterion about what was rolled back or withdrawn.
+NOT_WITHDRAWN = "not_withdrawn"
 #: Names of all criteria of the gate, in the order in which a verdict tells them.
 CRITERIA = (
     "minimum_rows",
@@ -22,7 +24,7 @@ CRITERIA = (
     "no_suspected_leak",
     "same_answers",
     "latency",
-    "not_withdrawn",
+    NOT_WITHDRAWN,
 )
 
 

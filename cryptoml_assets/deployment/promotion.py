@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cryptoml_assets.deployment import history
+from cryptoml_assets.deployment.options import NOT_WITHDRAWN
 from cryptoml_assets.deployment.standing import Standing, deployment, standing
 from cryptoml_assets.errors import ApprovalError
 from cryptoml_serving.contract.approval import (
@@ -25,13 +26,16 @@ from cryptoml_serving.contract.deployment import read_deployment, sign_deploymen
 from cryptoml_serving.contract.registry import CHAMPION_ALIAS, DEPLOYMENT_TAG, approval_file
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from cryptoml_assets.deployment.history import Decision, Entry
     from cryptoml_assets.resources.lake import Lake
     from cryptoml_serving.contract.deployment import Deployment
+
+    #: Tells people of an alias that was moved by hand, and never raises.
+    Tell = Callable[["Reconciled"], None]
 
 _LOG = logging.getLogger(__name__)
 _ALL_PERCENT = 100.0
@@ -63,6 +67,7 @@ def decide(
     decision: Decision,
     *,
     seen: Standing | None = None,
+    tell: Tell | None = None,
 ) -> Entry:
     """Record a decision and let the registry follow it.
 
@@ -73,14 +78,16 @@ def decide(
         lake: holds the table of decisions.
         private_key: signs it.
         decision: what is decided.
-        seen: what stood when it was made; with another champion by now it is refused.
+        seen: what stood when it was made; with another champion by now it is refused, and so is
+            the approval of a version that was taken back since.
+        tell: see `reconcile`.
 
     Returns:
         The decision in force.
 
     Raises:
-        ApprovalError: the champion has changed, the decision takes a role that is none, or the
-            history is not sound.
+        ApprovalError: the champion has changed, the decision takes a role that is none, promotes
+            what is no challenger, or approves what was taken back; or the history is not sound.
         ApprovalInvalidError: the record would never verify.
     """
     name = decision.subject.model_name
@@ -92,16 +99,21 @@ def decide(
         stands[:] = _stands_already(entries, decision)
         if stands:
             return None
-        _require_possible(standing(entries, name), decision, seen)
+        require_possible(standing(entries, name), decision, seen)
         return decision
 
     entries = history.append(lake, private_key, build)
-    reconcile(client, lake, private_key, name)
+    reconcile(client, lake, private_key, name, tell=tell)
     return stands[-1] if stands else entries[-1]
 
 
 def reconcile(
-    client: Any, lake: Lake, private_key: Ed25519PrivateKey, model_name: str
+    client: Any,
+    lake: Lake,
+    private_key: Ed25519PrivateKey,
+    model_name: str,
+    *,
+    tell: Tell | None = None,
 ) -> Reconciled:
     """Bring the registry in step with the table of decisions, which alone is true.
 
@@ -110,30 +122,37 @@ def reconcile(
         lake: holds the table.
         private_key: signs the deployment.
         model_name: the registered model, which must exist.
+        tell: told of an alias that was moved by hand, as soon as it is put back: nobody who comes
+            later can see that it was.
 
     Raises:
         ApprovalError: the history is not sound, lacks what the registry's signed deployment
             follows, or never stays still.
     """
+
+    def moved(found: Reconciled) -> None:
+        _LOG.error(
+            "ALERT: the champion alias of %s had been moved by hand to %s; it follows the table of "
+            "decisions again, to %s",
+            model_name,
+            found.alias_before,
+            found.alias_now,
+        )
+        if tell is not None:
+            tell(found)
+
     first: Reconciled | None = None
     for _ in range(_ROUNDS):
         # The registry first: what it follows was in the table before.
         model = client.get_registered_model(model_name)
         entries = history.read(lake, private_key.public_key())
         history.require_not_behind(entries, _deployed(model, private_key))
-        found = _reconcile(client, model, entries, private_key)
+        # Later on, what is found may be another process's work.
+        found = _reconcile(client, model, entries, private_key, moved if first is None else None)
         first = first or found
         # Another process may have decided meanwhile, and been put back by this one.
         if lake.exists(history.TABLE) and history.rows(lake).height != len(entries):
             continue
-        if first.moved_by_hand:
-            _LOG.error(
-                "ALERT: the champion alias of %s had been moved by hand to %s; it follows the "
-                "table of decisions again, to %s",
-                model_name,
-                first.alias_before,
-                found.alias_now,
-            )
         return Reconciled(
             first.alias_before, found.alias_now, first.moved_by_hand, first.changed or found.changed
         )
@@ -152,13 +171,14 @@ def _stands_already(entries: Sequence[Entry], decision: Decision) -> list[Entry]
     return [entry] if entry and (entry.record.role, entry.record.percent) == same else []
 
 
-def _require_possible(now: Standing, decision: Decision, seen: Standing | None) -> None:
+def require_possible(now: Standing, decision: Decision, seen: Standing | None) -> None:
     """Refuse a decision that does not fit what stands.
 
     Raises:
         ApprovalError: saying why, and what would be possible.
     """
     version, entry = decision.subject.model_version, now.entry_of(decision.subject)
+    _require_not_taken_back(now, decision, seen)
     if decision.action == "withdraw" and entry is None:
         message = f"version {version} has no role to be taken away"
         raise ApprovalError(message)
@@ -185,8 +205,39 @@ def _require_possible(now: Standing, decision: Decision, seen: Standing | None) 
         raise ApprovalError(message)
 
 
+def _require_not_taken_back(now: Standing, decision: Decision, seen: Standing | None) -> None:
+    """Refuse to raise what somebody withdrew or rolled back while the decision was being made.
+
+    An approval is refused where it says that the version was not withdrawn, or where it was not
+    yet when the decision was made. Without both, a verdict newer than the withdrawal stands.
+
+    Raises:
+        ApprovalError: it was taken back.
+    """
+    version = decision.subject.model_version
+    if decision.action == "promote" and now.entry_of(decision.subject) not in now.challengers:
+        message = (
+            f"version {version} is no challenger by now, so that it cannot be promoted; "
+            f"`cryptoml rollback --to {version}` makes it champion all the same"
+        )
+        raise ApprovalError(message)
+    if decision.action != "approve" or version not in now.withdrawn:
+        return
+    denied = any(criterion.name == NOT_WITHDRAWN for criterion in decision.criteria)
+    if denied or (seen is not None and version not in seen.withdrawn):
+        message = (
+            f"version {version} was rolled back or withdrawn since its verdict: "
+            f"`cryptoml rollback --to {version}` puts it back as champion"
+        )
+        raise ApprovalError(message)
+
+
 def _reconcile(
-    client: Any, model: Any, entries: Sequence[Entry], private_key: Ed25519PrivateKey
+    client: Any,
+    model: Any,
+    entries: Sequence[Entry],
+    private_key: Ed25519PrivateKey,
+    tell: Tell | None,
 ) -> Reconciled:
     name = model.name
     alias = model.aliases.get(CHAMPION_ALIAS)
@@ -196,21 +247,27 @@ def _reconcile(
     text = sign_deployment(wanted, private_key) if wanted is not None else None
     attached = [_attach(client, entry) for entry in now.entries]
     version = now.champion_version
-    if before != version:
-        if version is None:
-            client.delete_registered_model_alias(name, CHAMPION_ALIAS)
-        else:
-            client.set_registered_model_alias(name, CHAMPION_ALIAS, version)
-    if text is not None and tag != text:
-        client.set_registered_model_tag(name, DEPLOYMENT_TAG, text)
     told = deployed.champion.model_version if deployed and deployed.champion else None
-    return Reconciled(
+    found = Reconciled(
         alias_before=before,
         alias_now=version,
         # This code sets the alias before the tag: it is at one of the two, or was moved.
         moved_by_hand=before not in {version, told},
         changed=any(attached) or before != version or (text is not None and tag != text),
     )
+    if before != version:
+        if version is None:
+            client.delete_registered_model_alias(name, CHAMPION_ALIAS)
+        else:
+            client.set_registered_model_alias(name, CHAMPION_ALIAS, version)
+    try:
+        if text is not None and tag != text:
+            client.set_registered_model_tag(name, DEPLOYMENT_TAG, text)
+    finally:
+        # After serving, which is not to wait. The alias is back: nobody else can tell of it.
+        if found.moved_by_hand and tell is not None:
+            tell(found)
+    return found
 
 
 def _deployed(model: Any, private_key: Ed25519PrivateKey) -> Deployment | None:

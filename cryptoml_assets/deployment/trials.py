@@ -2,15 +2,48 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from cryptoml_assets.errors import ApprovalError
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
+#: Parameter of a training run: the configurations that were searched.
+_SEARCHED = "search_trials"
 
-def trials_of(comparison: pl.DataFrame, searched: int, earlier: int = 0) -> int:
+
+def searched(client: Any, comparison: pl.DataFrame) -> dict[str, int]:
+    """Configurations that were searched for each family that can be served, as its run says.
+
+    What the settings say now is no answer: a schedule may have searched more, and a version that
+    stands again was trained before.
+
+    Args:
+        client: of the tracker.
+        comparison: columns ``family``, ``served`` and ``run_id``, one row a family.
+
+    Raises:
+        ApprovalError: a run does not say.
+    """
+    found = {}
+    for row in comparison.filter("served").iter_rows(named=True):
+        run = row["run_id"]
+        known = client.get_run(run).data.params.get(_SEARCHED, "") if run is not None else ""
+        if not (known.isdecimal() and int(known)):
+            message = (
+                f"the run of {row['family']} does not say how many configurations were searched "
+                f"for it ({_SEARCHED}={known or None}): materialise candidate_models again"
+            )
+            raise ApprovalError(message)
+        found[row["family"]] = int(known)
+    return found
+
+
+def trials_of(searched: Mapping[str, int], earlier: int = 0) -> int:
     """What a candidate's significance is deflated by.
 
     Every configuration of learning rate and weight decay that was searched for a family that can be
@@ -20,21 +53,19 @@ def trials_of(comparison: pl.DataFrame, searched: int, earlier: int = 0) -> int:
     way to be approved by luck.
 
     Args:
-        comparison: column ``served``, one row a family.
-        searched: configurations searched for each family, 1 or more: ``CRYPTOML_SEARCH_TRIALS``.
+        searched: configurations searched for each family that can be served, 1 or more.
         earlier: see `overlapping_verdicts`.
 
     Raises:
         ValueError: nothing that can be served was tried, or less than none.
     """
-    families = int(comparison["served"].sum())
-    if families < 1 or searched < 1 or earlier < 0:
+    if not searched or min(searched.values()) < 1 or earlier < 0:
         message = (
-            f"families={families} that can be served, searched={searched}, earlier={earlier}: "
-            "at least 1, 1 and 0"
+            f"searched={dict(searched)}, earlier={earlier}: at least 1 for each of one family or "
+            "more that can be served, and 0"
         )
         raise ValueError(message)
-    return families * searched + earlier
+    return sum(searched.values()) + earlier
 
 
 def overlapping_verdicts(

@@ -5,7 +5,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ from cryptoml_assets.resources.tracker import Tracker
 from cryptoml_assets.settings import Settings, settings
 from cryptoml_assets.tables import described_columns, markdown_table
 from cryptoml_serving.contract.registry import (
+    AS_OF_TAG,
     DIGEST_TAG,
     FAMILY_TAG,
     INPUT_TAG,
@@ -104,6 +105,7 @@ def candidate_models(
 
     # Read at a pinned version, so that the manifest names the very rows the model learnt from.
     configured, table_version = settings(), lake.lake.version("training_set")
+    as_of = configured.clock()
     if config.search_trials:
         configured = configured.model_copy(update={"search_trials": config.search_trials})
     rows = lake.lake.scan("training_set", version=table_version).collect()
@@ -120,7 +122,7 @@ def candidate_models(
     missing = [task for family, task in wanted.items() if family not in versions]
     plots: dict[str, dict[str, Figure]] = {}
     if missing:
-        session = _Session(context, tracker, rows, inputs, configured)
+        session = _Session(context, tracker, rows, inputs, configured, as_of)
         session.prepare(missing)
         with tempfile.TemporaryDirectory() as work:
             # All are trained before any is registered: a family that fails leaves nothing behind.
@@ -142,6 +144,7 @@ class _Session:
         rows: the training set.
         inputs: digest of all that decides a candidate's numbers, by family.
         configured: the settings.
+        as_of: the world's instant at which the rows were read.
         vectorised: the layout, once prepared.
     """
 
@@ -150,6 +153,7 @@ class _Session:
     rows: pl.DataFrame
     inputs: Mapping[str, str]
     configured: Settings
+    as_of: datetime
     vectorised: bool = False
 
     def prepare(self, missing: Sequence[Task]) -> None:
@@ -217,7 +221,7 @@ class _Session:
             inputs=self.inputs[task.family],
             record=write_record(_laid_out(task, trained), self.rows, triggered_by=asked),
             parameters=_parameters(self.configured),
-            tags={TRIGGER_TAG: asked, **upstream},
+            tags={TRIGGER_TAG: asked, AS_OF_TAG: self.as_of.isoformat(), **upstream},
             figures={f"{name}.png": figure for name, figure in plots.items()},
             training_set=self.rows,
         )

@@ -58,11 +58,14 @@ def bootstrap_p_value(
         draws: how many.
 
     Returns:
-        Between ``1 / (draws + 1)`` and 1; 1 where no row gains or loses anything, and where the
-        sample is shorter than two blocks, which is too short to tell.
+        Between ``1 / (draws + 1)`` and 1; 1 where no row gains or loses anything, where a gain is
+        no finite number, which nothing can be told from, and where the sample is shorter than two
+        blocks, which is too short to tell.
     """
+    if not gains.any() or not np.isfinite(gains).all():
+        return 1.0
     drawn = bootstrap_means(events, gains, block, seed, draws)
-    if drawn is None or not gains.any():
+    if drawn is None:
         return 1.0
     # Centred on the draws' own mean: blocks underweight the sample's ends.
     deviations = (drawn - drawn.mean()) * _few_blocks(events, block, seed, draws)

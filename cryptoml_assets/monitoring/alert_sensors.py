@@ -113,7 +113,7 @@ def watch_deployments(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         if not notifier.post(alerts.decision(entry, links(configured, asset=_GATE))):
             break
         seen["decisions"] = entry.record.sequence + 1
-    _bring_in_step(context, configured, lake, notifier)
+    _bring_in_step(context, configured, lake)
     said = found.forged or f"{len(found.entries)} decisions are sound"
     return dg.SensorResult(skip_reason=said, cursor=cursors.write(seen))
 
@@ -210,25 +210,21 @@ def _deployment_tag(configured: Settings) -> str | None:
     return None if text is None else str(text)
 
 
-def _bring_in_step(
-    context: dg.SensorEvaluationContext, configured: Settings, lake: Lake, notifier: Notifier
-) -> None:
+def _bring_in_step(context: dg.SensorEvaluationContext, configured: Settings, lake: Lake) -> None:
     """Let the registry follow the history, where this machine has the key that signs."""
     from cryptoml_assets.deployment import promotion, signing  # noqa: PLC0415
+    from cryptoml_assets.deployment.moved_alias import teller  # noqa: PLC0415
 
     client = _client(configured) if configured.private_key_path.exists() else None
     if client is None:
         return
     try:
         key = signing.signing_key(configured.private_key_path, configured.public_key_path)
-        found = promotion.reconcile(client, lake, key, configured.model_name)
+        # A sensor's record of notices stays: `send_notices` sends what is in it.
+        tell = teller(configured, context.log, at_once=False, links=links(configured, asset=_GATE))
+        promotion.reconcile(client, lake, key, configured.model_name, tell=tell)
     except _silences(ApprovalError) as error:
         context.log.warning("the registry cannot be brought in step: %s", safe(repr(error)))
-        return
-    if found.moved_by_hand:
-        now = datetime.now(UTC)
-        where = links(configured, asset=_GATE)
-        notifier.post(alerts.alias_moved(configured.model_name, found, now, where))
 
 
 def _silences(*others: type[Exception]) -> tuple[type[Exception], ...]:

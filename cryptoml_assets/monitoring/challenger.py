@@ -21,8 +21,9 @@ import numpy as np
 import polars as pl
 
 from cryptoml_assets.models.evaluation import CLAIM_LOSS
-from cryptoml_assets.models.significance import bootstrap_p_value, overlap_block, regime_block
+from cryptoml_assets.models.significance import overlap_block, regime_block
 from cryptoml_assets.monitoring.outcomes import NEWEST, longest_horizon
+from cryptoml_assets.monitoring.resolved import resolved_p_value
 from cryptoml_serving.contract.approval import Criterion
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ Verdict = Literal["keep", "promote", "abort"]
 _GROWTH = 1.5
 #: Chance of so many errors, at the rate that is allowed, below which it is not that rate.
 _CERTAIN = 1e-3
+#: Readings of the features that a share of failures is of: among few, what passes within seconds
+#: would decide. At the default interval they take half an hour.
+_FEWEST_READINGS = 1000
 #: Times of predictions whose 95th percentile is one: of a few, it is that of the slowest.
 _FEWEST_TIMES = 100
 _KEY = ("symbol", "feature_timestamp")
@@ -47,7 +51,7 @@ class Limits:
         minimum: pairs of outcomes at the first look.
         significance: largest probability, over all looks, that a challenger no better than the
             champion is promoted; and that one no worse is withdrawn for its quality.
-        error_rate: largest share of its predictions that may fail.
+        error_rate: largest share of its readings that may fail.
         latency: longest 95th percentile of the time a prediction may take.
     """
 
@@ -66,12 +70,25 @@ class Service:
         errors: those that failed.
         latency_seconds: 95th percentile of the time for all symbols; none where none was taken.
         timed: how many times it is of.
+        at_once: predictions that one reading of the features makes, one a symbol and worker: what
+            breaks a reading breaks them all.
     """
 
     predictions: int
     errors: int
     latency_seconds: float | None
     timed: int
+    at_once: int = 1
+
+    @property
+    def readings(self) -> int:
+        """How often it was asked, whatever the number of symbols and workers."""
+        return self.predictions // self.at_once
+
+    @property
+    def failed_readings(self) -> int:
+        """How many readings the errors make."""
+        return self.errors // self.at_once
 
     @property
     def known_latency(self) -> float | None:
@@ -211,7 +228,9 @@ def look(pairs: pl.DataFrame, claim: Claim, limits: Limits, seed: int) -> Look:
         horizon = np.timedelta64(longest_horizon(part))
         block = overlap_block(horizon) if claim == "direction" else regime_block(horizon)
         gains: NDArray[np.float64] = part["gain"].to_numpy()
-        better, worse = (bootstrap_p_value(events, side, block, seed) for side in (gains, -gains))
+        better, worse = (
+            resolved_p_value(events, side, block, seed, spent) for side in (gains, -gains)
+        )
         found = Look("keep", number, part.height, better, spent)
         if better <= spent:
             return Look("promote", number, part.height, better, spent)
@@ -255,16 +274,19 @@ def _unknown(challenger: Service | None) -> list[str]:
 
 
 def _errors(challenger: Service, limits: Limits) -> Criterion:
-    """Above the rate by more than luck explains."""
-    rate = challenger.errors / challenger.predictions if challenger.predictions else 0.0
-    chance = chance_of_at_least(challenger.errors, challenger.predictions, limits.error_rate)
+    """Above the rate by more than luck explains; predictions of one reading fail together."""
+    readings, failed = challenger.readings, challenger.failed_readings
+    rate = failed / readings if readings else 0.0
+    chance = chance_of_at_least(failed, readings, limits.error_rate)
+    few = readings < _FEWEST_READINGS
     return Criterion(
         name="challenger_errors",
-        passed=rate <= limits.error_rate or chance > _CERTAIN,
+        passed=few or rate <= limits.error_rate or chance > _CERTAIN,
         figure=rate,
         threshold=limits.error_rate,
-        rule=f"share of failed predictions at most {limits.error_rate:g}, unless luck explains it "
-        f"({_CERTAIN:g}); that registry or feature store failed does not count",
+        rule=f"share of failed readings at most {limits.error_rate:g}, unless luck explains it "
+        f"({_CERTAIN:g}) or they are fewer than {_FEWEST_READINGS}; that registry or feature store "
+        "failed does not count",
     )
 
 

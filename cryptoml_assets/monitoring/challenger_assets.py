@@ -7,6 +7,7 @@ import polars as pl
 
 from cryptoml_assets.deployment import history, promotion, signing
 from cryptoml_assets.deployment.history import Entry
+from cryptoml_assets.deployment.moved_alias import teller
 from cryptoml_assets.deployment.standing import Standing, standing
 from cryptoml_assets.errors import ServiceMetricsError
 from cryptoml_assets.monitoring.challenger import Judgement, Limits, Service, judge, paired
@@ -19,6 +20,7 @@ from cryptoml_assets.tables import markdown_table
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+    from cryptoml_assets.deployment.promotion import Tell
     from cryptoml_assets.monitoring.scrape import ServiceFigures
 
 _POLICY = "policy:challenger"
@@ -48,10 +50,10 @@ def challenger_review(context: dg.AssetExecutionContext) -> dg.MaterializeResult
         return dg.MaterializeResult(metadata=_told([], 0))
     client = context.resources.tracker.client()
     key = signing.signing_key(configured.private_key_path, configured.public_key_path)
-    entries = history.read(lake, key.public_key())
+    entries, tell = history.read(lake, key.public_key()), teller(configured, context.log)
     if entries and entries[-1].record.decided_by == _POLICY:
         # A run that died after its decision left the registry behind.
-        promotion.reconcile(client, lake, key, configured.model_name)
+        promotion.reconcile(client, lake, key, configured.model_name, tell=tell)
     now = standing(entries, configured.model_name)
     if now.champion is None or not now.challengers:
         return dg.MaterializeResult(metadata=_told([], 0))
@@ -70,7 +72,7 @@ def challenger_review(context: dg.AssetExecutionContext) -> dg.MaterializeResult
         )
         for entry in now.challengers
     ]
-    decided = _act(client, lake, key, judged, now=now, configured=configured)
+    decided = _act(client, lake, key, judged, now=now, configured=configured, tell=tell)
     for entry, judgement in decided:
         context.log.warning(
             "version %s: %s: %s", entry.record.model_version, judgement.verdict, judgement.reason
@@ -103,12 +105,13 @@ def _judged(
             )
             .collect()
         )
+    symbols = len(configured.symbols)
     before, after = (outcomes.filter(model_version=version) for version in versions)
     return judge(
         paired(before, after, second.claim),
         second.claim,
-        champion=counted(service, first.model_version, first.role),
-        challenger=counted(service, second.model_version, second.role),
+        champion=counted(service, first.model_version, first.role, symbols),
+        challenger=counted(service, second.model_version, second.role, symbols),
         limits=Limits(
             minimum=configured.challenger_minimum,
             significance=configured.challenger_significance / beside,
@@ -127,6 +130,7 @@ def _act(
     *,
     now: Standing,
     configured: Settings,
+    tell: "Tell",
 ) -> list[tuple[Entry, Judgement]]:
     """Record what was decided: every withdrawal, and the promotion of the best.
 
@@ -154,7 +158,7 @@ def _act(
             reason=f"{judgement.reason} ({PREDICTION_OUTCOMES} version {version})",
             decided_at=configured.clock(),
         )
-        promotion.decide(client, lake, key, decision, seen=now)
+        promotion.decide(client, lake, key, decision, seen=now, tell=tell)
     return decided
 
 
@@ -169,7 +173,9 @@ def _service(context: dg.AssetExecutionContext, configured: Settings) -> "Servic
         return None
 
 
-def counted(service: "ServiceFigures | None", version: str, role: str) -> Service | None:
+def counted(
+    service: "ServiceFigures | None", version: str, role: str, symbols: int
+) -> Service | None:
     """What the service counted of one version; none where it has not predicted or failed yet.
 
     That registry or feature store did not answer is no fault of a version, and not counted.
@@ -182,7 +188,9 @@ def counted(service: "ServiceFigures | None", version: str, role: str) -> Servic
     seconds = None if figures.latency_ms is None else figures.latency_ms / _MS_PER_SECOND
     if not figures.predictions and not errors and not times:
         return None
-    return Service(int(figures.predictions + errors), int(errors), seconds, int(times or 0))
+    at_once = symbols * max(1, len(service.counters))
+    asked = int(figures.predictions + errors)
+    return Service(asked, int(errors), seconds, int(times or 0), at_once)
 
 
 def _told(judged: list[tuple[Entry, Judgement]], decided: int) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """What the asset graph tells Prometheus: figures of the lake and of Dagster, read when scraped.
 
-A table that does not exist has no samples. One that cannot be read has none either, and is counted
-in ``exporter_errors_total``; the others are told all the same. Labels take few values: symbols,
-features and windows of the tables, pipelines of the code, classes of errors.
+A table that does not exist has no samples, and neither has a report that is out of date
+(:mod:`~cryptoml_assets.monitoring.stale`): a gauge is of now. A table that cannot be read has none
+either, and is counted in ``exporter_errors_total``; the others are told all the same. Labels take
+few values: symbols, features and windows of the tables, pipelines of the code, classes of errors.
 """
 
 from __future__ import annotations
@@ -20,7 +21,11 @@ import polars as pl
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from cryptoml_assets.monitoring.stale import stale
+
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from prometheus_client import Metric
 
     from cryptoml_assets.deployment.standing import Standing
@@ -222,30 +227,44 @@ def _few(samples: Iterable[Sample]) -> list[Sample]:
     return kept
 
 
-def lake_sources(lake: Lake, standing: Callable[[], Standing]) -> dict[str, Source]:
+def lake_sources(
+    lake: Lake, standing: Callable[[], Standing], clock: Callable[[], datetime]
+) -> dict[str, Source]:
     """A source for each table that metrics come from, under the table's name.
 
     Args:
         lake: where the tables are.
         standing: reads and verifies which versions may serve.
+        clock: the world's present instant, which tells what is out of date.
     """
 
     def whole(table: str, told: Callable[[pl.LazyFrame], Iterator[Sample]]) -> Source:
         return lambda: list(told(lake.scan(table))) if lake.exists(table) else ()
 
+    def current(
+        table: str,
+        told: Callable[[pl.LazyFrame], Iterator[Sample]],
+        end: str = "window_end",
+    ) -> Source:
+        def fresh(rows: pl.LazyFrame) -> Iterator[Sample]:
+            ends = rows.select(end).collect()
+            return iter(()) if stale(ends, clock(), end) else told(rows)
+
+        return whole(table, fresh)
+
     return {
-        "model_performance": whole(
+        "model_performance": current(
             "model_performance", lambda rows: of_performance(rows, standing().champion_version)
         ),
         "prediction_outcomes": whole("prediction_outcomes", of_outcomes),
-        "feature_drift": whole(
+        "feature_drift": current(
             "feature_drift", lambda rows: of_drift(rows, "feature", "feature_drift_score")
         ),
-        "prediction_drift": whole(
+        "prediction_drift": current(
             "prediction_drift", lambda rows: of_drift(rows, "output", "prediction_drift_score")
         ),
         "gate_verdicts": whole("gate_verdicts", of_verdicts),
-        "quality_report": whole("quality_report", of_quality),
+        "quality_report": current("quality_report", of_quality, "reported_at"),
         "deployments": lambda: of_standing(standing()),
     }
 

@@ -10,6 +10,7 @@ from cryptoml_assets.deployment.lineage import TrainedRun, trained_run
 from cryptoml_assets.errors import TrainingRecordError
 from cryptoml_assets.features.feature import TABLES
 from cryptoml_assets.monitoring.commits import commits, version_by
+from cryptoml_assets.monitoring.gone import record_gone
 from cryptoml_assets.monitoring.revisions import Learnt
 from cryptoml_assets.resources.lake import Lake
 
@@ -18,6 +19,9 @@ def learnt_by(
     client: Any, lake: Lake, model_name: str, entries: Sequence[Entry]
 ) -> Callable[[str], Learnt | None]:
     """Answers what a version learnt from; none where neither decision nor registry lead to its run.
+
+    Where tracker or store do not say that the run is gone, as in an outage, the answer is a
+    :class:`TrainingRecordError`: asked again later, it may be known.
 
     Args:
         client: of the tracker.
@@ -29,11 +33,14 @@ def learnt_by(
 
     def learnt(version: str) -> Learnt | None:
         entry = decided.get(version)
+        run_id = entry.record.run_id if entry else None
         try:
-            run_id = entry.record.run_id if entry else _registered(client, model_name, version)
+            run_id = run_id or _registered(client, model_name, version)
             run = trained_run(client, run_id)
-        except TrainingRecordError:
-            return None
+        except TrainingRecordError as error:
+            if record_gone(client, run_id, error):
+                return None
+            raise
         return learnt_of_run(lake, version, run, entry.record.data_versions if entry else {})
 
     return learnt

@@ -58,7 +58,7 @@ class MonitoringSettings(EnvironmentSettings):
         lt=1,
     )
     challenger_error_rate: float = Field(
-        0.01, description="share of failed predictions above which a challenger is withdrawn", ge=0
+        0.01, description="share of failed readings above which a challenger is withdrawn", ge=0
     )
     challenger_latency: Duration = Field(
         timedelta(milliseconds=100),

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from cryptoml_assets.models.significance import bootstrap_p_value, overlap_block, regime_block
+from cryptoml_assets.models.significance import overlap_block, regime_block
 from cryptoml_assets.monitoring.outcomes import NEWEST, PREDICTION_OUTCOMES, longest_horizon
+from cryptoml_assets.monitoring.resolved import resolved_p_value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -189,7 +190,9 @@ def performance(
             name: group.filter(pl.col("outcome_at") > now - length)
             for name, length in WINDOWS.items()
         }
-        judged = _judge(windows, promise, minimum, seed) if promise is not None else {}
+        judged = (
+            _judge(windows, promise, minimum, significance, seed) if promise is not None else {}
+        )
         for name, rows in windows.items():
             every = _figures(rows.with_columns(symbol=pl.lit(ALL)), name, promise, now)
             p_value = pl.lit(judged.get(name), pl.Float64())
@@ -236,16 +239,18 @@ def champion_figures(
     return told
 
 
-def shortfall(rows: pl.DataFrame, promise: Promise, seed: int) -> float | None:
+def shortfall(rows: pl.DataFrame, promise: Promise, level: float, seed: int) -> float | None:
     """Probability of outcomes as bad as these, in any one figure, if the promise holds.
 
     Args:
         rows: outcomes of one version, of all symbols.
         promise: of its training run.
+        level: what the probability is held against; it can be as small as that.
         seed: of the bootstrap.
 
     Returns:
-        Corrected for the number of figures; none where the outcomes span too little time to tell.
+        Corrected for the number of figures; none where the outcomes span too little time to tell,
+        and where a figure, or its promise, is no number.
     """
     events = rows["feature_timestamp"].dt.replace_time_zone(None).to_numpy()
     horizon = np.timedelta64(longest_horizon(rows))
@@ -258,8 +263,11 @@ def shortfall(rows: pl.DataFrame, promise: Promise, seed: int) -> float | None:
         (rows["log_loss"].to_numpy() - promise.log_loss, overlap),
         (promise.coverage - covered, regime_block(horizon)),
     )
+    if not all(np.isfinite(by).all() for by, _ in worse):
+        return None
     least = min(
-        bootstrap_p_value(events, _discounted(by, promise.rows), block, seed) for by, block in worse
+        resolved_p_value(events, _discounted(by, promise.rows), block, seed, level / len(worse))
+        for by, block in worse
     )
     return min(1.0, len(worse) * least)
 
@@ -277,7 +285,11 @@ def _discounted(worse: NDArray[np.float64], promised_rows: float) -> NDArray[np.
 
 
 def _judge(
-    windows: Mapping[str, pl.DataFrame], promise: Promise, minimum: int, seed: int
+    windows: Mapping[str, pl.DataFrame],
+    promise: Promise,
+    minimum: int,
+    significance: float,
+    seed: int,
 ) -> dict[str, float]:
     """The p-value of each window with enough outcomes, corrected for how many windows there are."""
     found: dict[str, float] = {}
@@ -285,7 +297,7 @@ def _judge(
     for name, rows in windows.items():
         if rows.height < minimum:
             continue
-        p_value = shortfall(rows, promise, seed)
+        p_value = shortfall(rows, promise, significance / len(windows), seed)
         if p_value is not None:
             found[name] = p_value
             # Windows end at the same instant: of as many rows, they hold the same ones.

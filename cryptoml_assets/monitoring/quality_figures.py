@@ -10,6 +10,7 @@ import polars as pl
 from cryptoml_assets.errors import ApprovalError, ServiceMetricsError
 from cryptoml_assets.monitoring.quality import Figure, Report, judge, rules
 from cryptoml_assets.monitoring.scrape import Counters, ServiceFigures, look
+from cryptoml_assets.monitoring.stale import stale
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,8 +46,8 @@ def quality_report(
     """
     figures = {
         **of_runs(runs),
-        **_live(configured, lake),
-        "drift": of_drift(_table(lake, "feature_drift")),
+        **_live(configured, lake, now),
+        "drift": of_drift(_table(lake, "feature_drift"), now),
         **of_service(service),
     }
     return judge(figures, rules(configured), now, configured.world.value)
@@ -88,15 +89,20 @@ def of_service(service: ServiceFigures | str) -> dict[str, Figure]:
     }
 
 
-def of_performance(performance: pl.DataFrame | None, champion: str | None) -> dict[str, Figure]:
-    """Live accuracy of the champion, its trend and the squared error.
+def of_performance(
+    performance: pl.DataFrame | None, champion: str | None, now: datetime
+) -> dict[str, Figure]:
+    """Live accuracy of the champion, its trend and the squared error; unknown where out of date.
 
     Args:
         performance: the table of that name, where there is one.
         champion: version that answers by the decisions, if one does.
+        now: the world's present instant.
     """
     if performance is None or champion is None:
         why = "there is no champion" if champion is None else "no outcomes of predictions yet"
+        return dict.fromkeys(_LIVE, Figure(None, why))
+    if why := stale(performance, now):
         return dict.fromkeys(_LIVE, Figure(None, why))
     own = performance.filter(
         pl.col("role") == "champion",
@@ -116,10 +122,12 @@ def of_performance(performance: pl.DataFrame | None, champion: str | None) -> di
     }
 
 
-def of_drift(report: pl.DataFrame | None) -> Figure:
-    """Share of the judged pairs of feature and symbol that drifted."""
+def of_drift(report: pl.DataFrame | None, now: datetime) -> Figure:
+    """Share of the judged pairs of feature and symbol that drifted; unknown where out of date."""
     if report is None:
         return Figure(None, "no drift report yet")
+    if why := stale(report, now):
+        return Figure(None, why)
     judged = report.filter(pl.col("psi").is_not_null())
     if judged.is_empty():
         return Figure(None, "too few rows to judge any feature")
@@ -129,7 +137,7 @@ def of_drift(report: pl.DataFrame | None) -> Figure:
     return Figure(float(judged["drifted"].sum()) / judged.height, why, partial=partial)
 
 
-def _live(configured: Settings, lake: Lake) -> dict[str, Figure]:
+def _live(configured: Settings, lake: Lake, now: datetime) -> dict[str, Figure]:
     from cryptoml_assets.deployment import standing  # noqa: PLC0415
     from cryptoml_serving.contract.approval import ApprovalInvalidError  # noqa: PLC0415
 
@@ -137,7 +145,7 @@ def _live(configured: Settings, lake: Lake) -> dict[str, Figure]:
         champion = standing.current(configured).champion_version
     except (ApprovalError, ApprovalInvalidError) as error:
         return dict.fromkeys(_LIVE, Figure(None, str(error)))
-    return of_performance(_table(lake, "model_performance"), champion)
+    return of_performance(_table(lake, "model_performance"), champion, now)
 
 
 def _mean(rows: pl.DataFrame, column: str) -> float | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from cryptoml_assets.deployment import promotion, verdicts
 from cryptoml_assets.deployment.criteria import not_withdrawn
 from cryptoml_assets.deployment.history import Decision
+from cryptoml_assets.deployment.moved_alias import teller
 from cryptoml_assets.deployment.standing import Standing, standing
 from cryptoml_assets.errors import ApprovalError
 from cryptoml_assets.operations.decisions import (
@@ -64,12 +65,14 @@ def approve(
     share = (percent or configured.gate_canary_percent) if role == "canary" else 0.0
     decided_by = who_decides(configured, reason)
     client, lake = tracking_client(configured), Lake(configured.lake_uri)
+    tell = teller(configured)
     digest = registered_digest(client, configured.model_name, version)
     entries = sound_entries(configured)
     now = standing(entries, configured.model_name)
     if (same := _standing(now, version, role, share, digest)) is not None:
         # A command that died after it had decided is finished by the next one.
-        promotion.reconcile(client, lake, private_key(configured), configured.model_name)
+        key = private_key(configured)
+        promotion.reconcile(client, lake, key, configured.model_name, tell=tell)
         return same
     _check_role(version, role, now)
     judged = _verdict(configured, lake, version)
@@ -91,7 +94,8 @@ def approve(
         decided_at=configured.clock(),
     )
     try:
-        return promotion.decide(client, lake, private_key(configured), decision, seen=now)
+        key = private_key(configured)
+        return promotion.decide(client, lake, key, decision, seen=now, tell=tell)
     except ApprovalInvalidError as error:
         raise ApprovalError(f"version {version}: {error}") from error
 

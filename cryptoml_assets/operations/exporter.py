@@ -66,7 +66,9 @@ def start(
     """
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    sources = lake_sources(Lake(configured.lake_uri), lambda: standing.current(configured))
+    sources = lake_sources(
+        Lake(configured.lake_uri), lambda: standing.current(configured), configured.clock
+    )
     outbox = Outbox(configured.home_path / OUTBOX)
     others: dict[str, Source] = {
         "dagster": dagster_source(instance),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cryptoml_assets.deployment import promotion
+from cryptoml_assets.deployment.moved_alias import teller
 from cryptoml_assets.deployment.standing import Standing, standing
 from cryptoml_assets.errors import ApprovalError
 from cryptoml_assets.operations.decisions import (
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from cryptoml_assets.deployment.history import Entry
+    from cryptoml_assets.deployment.promotion import Tell
 
 
 def rollback(configured: Settings, *, to: str | None, reason: str) -> Entry:
@@ -50,8 +52,8 @@ def rollback(configured: Settings, *, to: str | None, reason: str) -> Entry:
     client, lake = tracking_client(configured), Lake(configured.lake_uri)
     entries = [e for e in sound_entries(configured) if e.record.model_name == configured.model_name]
     now = standing(entries, configured.model_name)
-    key = private_key(configured)
-    _check_carried_out(client, lake, key, entries)
+    key, tell = private_key(configured), teller(configured)
+    _check_carried_out(client, lake, key, entries, tell)
     target = _target(entries, now, to)
     check_can_serve(client, target.subject, "choose another with --to VERSION")
     decision = target.again(
@@ -63,13 +65,13 @@ def rollback(configured: Settings, *, to: str | None, reason: str) -> Entry:
         decided_at=configured.clock(),
     )
     try:
-        return promotion.decide(client, lake, key, decision, seen=now)
+        return promotion.decide(client, lake, key, decision, seen=now, tell=tell)
     except ApprovalInvalidError as error:
         raise ApprovalError(f"version {target.record.model_version}: {error}") from error
 
 
 def _check_carried_out(
-    client: Any, lake: Lake, key: Ed25519PrivateKey, entries: list[Entry]
+    client: Any, lake: Lake, key: Ed25519PrivateKey, entries: list[Entry], tell: Tell
 ) -> None:
     """That the registry knows the newest decision; else it is told now, and nothing more is done.
 
@@ -87,7 +89,7 @@ def _check_carried_out(
     except ApprovalInvalidError:
         known = -1
     if known < newest.sequence:
-        promotion.reconcile(client, lake, key, newest.model_name)
+        promotion.reconcile(client, lake, key, newest.model_name, tell=tell)
         raise ApprovalError(
             f"{summary(entries[-1])}: it had been recorded, but serving was not told; it is now. "
             "Nothing else was done: ask again for what is still wanted"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cryptoml_assets.deployment import promotion
+from cryptoml_assets.deployment.moved_alias import teller
 from cryptoml_assets.deployment.standing import standing
 from cryptoml_assets.errors import ApprovalError
 from cryptoml_assets.operations.decisions import private_key, sound_entries, who_decides
@@ -37,11 +38,11 @@ def withdraw(configured: Settings, version: str, *, reason: str) -> Entry:
     """
     decided_by = who_decides(configured, reason)
     client, lake = tracking_client(configured), Lake(configured.lake_uri)
-    key = private_key(configured)
+    key, tell = private_key(configured), teller(configured)
     entries = [e for e in sound_entries(configured) if e.record.model_name == configured.model_name]
     if (same := _withdrawn(entries, version)) is not None:
         # A command that died after it had decided is finished by the next one.
-        promotion.reconcile(client, lake, key, configured.model_name)
+        promotion.reconcile(client, lake, key, configured.model_name, tell=tell)
         return same
     now = standing(entries, configured.model_name)
     decision = _challenger(now, version).again(
@@ -52,7 +53,7 @@ def withdraw(configured: Settings, version: str, *, reason: str) -> Entry:
         reason=reason.strip(),
         decided_at=configured.clock(),
     )
-    return promotion.decide(client, lake, key, decision)
+    return promotion.decide(client, lake, key, decision, tell=tell)
 
 
 def _withdrawn(entries: Sequence[Entry], version: str) -> Entry | None:

@@ -145,7 +145,8 @@ def contest(world: World, families: tuple[str, ...]) -> dict[str, Finding]:
         claim: {row["family"]: row for row in table.iter_rows(named=True)}
         for claim, table in tables.items()
     }
-    trials = trials_of(tables[CLAIMS[0]], CONFIG.search_trials)
+    served = tables[CLAIMS[0]].filter("served")["family"]
+    trials = trials_of(dict.fromkeys(served, CONFIG.search_trials))
     return {
         each.name: Finding(
             {**each.folds[-1], **net_result(each.parts[-1:], horizon=_HORIZON, costs=COSTS)},

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,11 @@ from typer.testing import CliRunner
 from cryptoml_assets.cli import app
 from cryptoml_assets.deployment import champion, history, promotion
 from cryptoml_assets.deployment.identity import os_identity
-from cryptoml_assets.deployment.options import CRITERIA
+from cryptoml_assets.deployment.options import CRITERIA, NOT_WITHDRAWN
 from cryptoml_assets.errors import ApprovalError, IdentityError, TrainingRecordError
+from cryptoml_assets.operations import approve as approval
 from cryptoml_assets.operations.lineage import UnknownPredictionError
+from cryptoml_assets.settings import settings
 from cryptoml_serving.contract.approval import (
     ApprovalRecord,
     SignedDocument,
@@ -29,7 +33,7 @@ from cryptoml_serving.contract.approval import (
     sign,
 )
 from cryptoml_serving.contract.deployment import read_deployment
-from cryptoml_serving.contract.registry import DEPLOYMENT_TAG
+from cryptoml_serving.contract.registry import CHAMPION_ALIAS, DEPLOYMENT_TAG
 from cryptoml_serving.contract.served import SERVED_PREDICTIONS
 from cryptoml_serving.contract.settings import SettingsError
 from cryptoml_serving.runtime.served_table import append_new
@@ -230,7 +234,7 @@ def test_a_challenger_is_withdrawn_and_a_champion_is_not(
     refused("version 7 is no challenger; challengers are: 2", "withdraw", "7", *WHY)
     refused("needs a reason", "withdraw", second, "--reason", " ")
 
-    def die(*_: Any) -> None:
+    def die(*_: Any, **__: Any) -> None:
         raise ConnectionResetError
 
     with monkeypatch.context() as dying:
@@ -252,7 +256,7 @@ def test_a_command_that_died_after_deciding_is_finished_and_not_done_twice(
 ) -> None:
     first, second, third = approved(home, 3)
 
-    def die(*_: Any) -> None:
+    def die(*_: Any, **__: Any) -> None:
         raise ConnectionResetError
 
     with monkeypatch.context() as dying:
@@ -274,6 +278,79 @@ def test_a_command_that_died_after_deciding_is_finished_and_not_done_twice(
     assert answer("approve", fourth, *WHY)["sequence"] == 4
     assert deployed(home) == fourth
     assert answer("rollback", "--to", first, *WHY)["model_version"] == deployed(home) == first
+
+
+def moved_by_hand(home: DecidedHome, version: str) -> None:
+    home.world.client.set_registered_model_alias(MODEL, CHAMPION_ALIAS, version)
+
+
+def alias_notices() -> list[str]:
+    """Key of each notice of a moved alias that the daemon is to send."""
+    with closing(sqlite3.connect(settings().home_path / "notices.db")) as database:
+        kept = "SELECT key FROM notices WHERE kind = 'alias_moved' AND repeats IS NULL ORDER BY id"
+        return [key for (key,) in database.execute(kept)]
+
+
+def test_each_command_that_finds_a_moved_alias_tells_of_it(
+    home: DecidedHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it decides something, or finishes what was decided before."""
+    monkeypatch.setenv("CRYPTOML_NOTIFY_QUIET", "0s")
+    first, second = approved(home, 2)
+    third = home.judged(second)
+    by_first, by_third = (f"alias_moved:{MODEL}:{version}" for version in (first, third))
+    for count, words in enumerate(
+        [
+            ("approve", third, *WHY, "--as", "shadow"),
+            ("approve", third, *WHY, "--as", "shadow"),
+            ("withdraw", third, *WHY),
+            ("withdraw", third, *WHY),
+        ],
+        start=1,
+    ):
+        moved_by_hand(home, first)
+        answer(*words)
+        assert alias_notices() == [by_first] * count
+    moved_by_hand(home, third)
+    answer("rollback", *WHY)
+    assert alias_notices()[4:] == [by_third]
+
+    def die(*_: Any, **__: Any) -> None:
+        raise ConnectionResetError
+
+    with monkeypatch.context() as dying:
+        dying.setattr(promotion, "reconcile", die)
+        with pytest.raises(ConnectionResetError):
+            ask("rollback", "--to", second, *WHY)
+    moved_by_hand(home, third)
+    refused("it is now", "rollback", *WHY)
+    assert alias_notices()[4:] == [by_third] * 2
+    assert (deployed(home), ask("history", "--verify")[0]) == (second, 0)
+
+
+def test_a_record_of_notices_that_is_broken_stops_no_decision(home: DecidedHome) -> None:
+    first, _ = approved(home, 2)
+    (settings().home_path / "notices.db").mkdir()
+    home.world.client.delete_registered_model_alias(MODEL, CHAMPION_ALIAS)
+    assert answer("rollback", *WHY)["model_version"] == deployed(home) == first
+
+
+@pytest.mark.parametrize("judged_by", [CRITERIA, tuple(n for n in CRITERIA if n != NOT_WITHDRAWN)])
+def test_what_is_withdrawn_while_it_is_being_approved_stays_withdrawn(
+    home: DecidedHome, monkeypatch: pytest.MonkeyPatch, judged_by: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("CRYPTOML_GATE_REQUIRED", ",".join(judged_by))
+    (first,) = approved(home, 1)
+    second = home.judged(first)
+    answer("approve", second, *WHY, "--as", "shadow")
+    home.judge(second, first, criteria=tuple(passed(name) for name in judged_by))
+
+    def meanwhile(*_: Any) -> None:
+        answer("withdraw", second, *WHY)
+
+    monkeypatch.setattr(approval, "check_can_serve", meanwhile)
+    refused("version 2 was rolled back or withdrawn since", "approve", second, *WHY)
+    assert placed(home) == {first: "champion"}
 
 
 def rewrite(home: DecidedHome, rows: pl.DataFrame) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import getpass
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +101,9 @@ def tracker() -> Tracker:
 
 
 def materialise(
-    *assets: dg.AssetsDefinition, upstream_version: int | None = None
+    *assets: dg.AssetsDefinition,
+    upstream_version: int | None = None,
+    run_config: dict[str, Any] | None = None,
 ) -> dg.ExecuteInProcessResult:
     with dg.DagsterInstance.ephemeral() as instance:
         if upstream_version is not None:
@@ -112,6 +116,7 @@ def materialise(
             selection=[asset.key for asset in assets],
             resources={"lake": LakeIOManager(uri=settings().lake_uri), "tracker": tracker()},
             instance=instance,
+            run_config=run_config,
         )
 
 
@@ -199,6 +204,8 @@ def test_training_is_tracked_under_the_dagster_run(skilled: World) -> None:
     assert run.data.tags["dagster_run_id"] == skilled.trained.run_id
     assert run.data.params["lake.training_set"] == "0"
     assert run.data.tags["lake.raw_prices"] == "41"
+    read = datetime.fromisoformat(run.data.tags["cryptoml.as_of"])
+    assert read.timestamp() <= run.info.start_time / 1000 <= time.time()
     assert run.data.metrics["log_loss_skill"] == row["log_loss_skill"]
     assert len(client.get_metric_history(row["run_id"], "validation_loss_fold_1")) == 4
     folds = client.get_metric_history(row["run_id"], "fold_log_loss_skill")
@@ -443,6 +450,33 @@ def test_the_policys_newest_challenger_takes_the_place_of_its_one_before(
     assert verdict.limits == verdicts.limits_of(settings())
 
 
+def test_a_challenger_of_the_policy_stays_until_it_could_be_judged(
+    skilled: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CRYPTOML_GATE_ROLE", "shadow")
+    settings.cache_clear()
+    client, name, newest = skilled.client, settings().model_name, skilled.candidate
+    other = next(r for r in skilled.candidates.values() if r["run_id"] != newest["run_id"])
+    copy = str(client.create_model_version(name, "copy", other["run_id"]).version)
+    key = approval.load_private_key(settings().private_key_path)
+    yesterday = settings().clock() - timedelta(days=1)
+    for version, role in ((other["model_version"], "champion"), (copy, "shadow")):
+        about = Subject(name, version, other["run_id"], other["bundle_digest"], "direction")
+        made = decision(0, role=role, subject=about, decided_at=yesterday)
+        promotion.decide(client, skilled.lake, key, made)
+    result = materialise(validated_deployment)
+    assert deployments(result) == []
+    why = observed(result)["left_out"].value
+    assert why == (
+        f"the policy's shadow stands first: version {copy} has been compared with the champion for "
+        "less than 7 days"
+    )
+    assert [e.record.model_version for e in current(settings()).challengers] == [copy]
+    verdict = verdicts.newest(skilled.lake, name, newest["model_version"], key.public_key())
+    assert verdict is not None
+    assert verdict.approved
+
+
 def test_an_altered_bundle_is_rejected(skilled: World) -> None:
     manifest = next(
         settings().home_path.glob(f"mlartifacts/{skilled.candidate['run_id']}/**/manifest.json")
@@ -478,6 +512,29 @@ def test_noise_is_rejected_with_its_reasons_and_leaves_no_materialisation(noise:
     kept = verdicts.stored(noise.lake, settings().model_name)
     assert kept["approved"].to_list() == [False]
     assert kept["model_version"].to_list() == [noise.candidate["model_version"]]
+
+
+def test_a_wider_search_of_one_run_counts_whatever_the_setting_says(
+    noise_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `retrain_weekly` does; asked again later, the same version was searched as widely."""
+    use(tmp_path / "home", monkeypatch)
+    monkeypatch.setenv("CRYPTOML_FAMILIES", "linear")
+    settings.cache_clear()
+    world = World(tmp_path / "home", noise_world.rows, trained=None)
+    world.lake.overwrite("training_set", world.rows)
+    wider = {"ops": {"candidate_models": {"config": {"search_trials": 8}}}}
+    materialise(candidate_models, model_comparison, run_config=wider)
+    approval.generate_keys(settings().private_key_path, settings().public_key_path)
+    key = approval.load_public_key(settings().public_key_path)
+    assert settings().search_trials == 1
+    for _ in range(2):
+        told = observed(materialise(validated_deployment))["criteria"].value
+        assert "deflated by 8 trials" in told
+    kept = verdicts.newest(world.lake, settings().model_name, "1", key)
+    assert kept is not None
+    (rule,) = (each.rule for each in kept.criteria if each.name == "significance")
+    assert "deflated by 8 trials" in rule
 
 
 def test_an_alias_moved_by_hand_earns_no_materialisation_and_is_put_back(noise: World) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -45,13 +47,13 @@ TOLD = """\
 service_ready 1
 # TYPE challenger_predictions counter
 challenger_predictions_total{model_version="2",role="shadow"} 150
-challenger_predictions_total{model_version="3",role="canary"} 75
+challenger_predictions_total{model_version="3",role="canary"} 5000
 # TYPE model_predict_seconds histogram
 model_predict_seconds_bucket{model_version="2",role="shadow",le="0.005"} 150
 model_predict_seconds_bucket{model_version="2",role="shadow",le="+Inf"} 150
 model_predict_seconds_count{model_version="2",role="shadow"} 150
 # TYPE challenger_errors counter
-challenger_errors_total{model_version="3",role="canary",error_type="no_prediction"} 75
+challenger_errors_total{model_version="3",role="canary",error_type="no_prediction"} 5000
 """
 
 
@@ -245,7 +247,11 @@ def test_served_predictions_end_in_a_promotion_and_a_withdrawal(
     assert "not known" in review["review"]
     monkeypatch.setenv("CRYPTOML_INFERENCE_ADMIN_URLS", service)
     settings.cache_clear()
+    client.set_registered_model_alias(MODEL, CHAMPION_ALIAS, "3")
     review = room.materialise()["challenger_review"]
+    with closing(sqlite3.connect(settings().home_path / "notices.db")) as database:
+        told_of = database.execute("SELECT key FROM notices").fetchall()
+    assert told_of == [(f"alias_moved:{MODEL}:3",)]
     assert review["verdicts"] == {"2": "promote", "3": "abort"}
     assert review["decided"] == 2
     entries = history.read(room.lake, room.key().public_key())

@@ -100,6 +100,7 @@ def used(lake: Lake, **other: Any) -> DataUsed:
         versions=dict.fromkeys(TABLES, 0),
         pins=lambda *_: {},
         delays=DELAYS,
+        learnt_at=NOW,
         now=NOW,
     )
     return replace(whole, **other)
@@ -202,6 +203,29 @@ def test_a_bundle_that_saw_its_test_part_or_the_future_is_found(
     found = causality.no_look_ahead(used(sound_lake, manifest=manifest))
     assert not found.passed
     assert words in found.rule
+
+
+def test_labels_are_to_be_known_when_they_were_learnt_whatever_the_bundle_says(
+    sound_lake: Lake,
+) -> None:
+    """A bundle's date is that of its newest label, which proves nothing of that label."""
+    newest = SOUND["training_set"]["label_timestamp"].max()
+    manifest: Any = SimpleNamespace(**{**vars(MANIFEST), "created_at": newest})
+    sound = causality.no_look_ahead(used(sound_lake, manifest=manifest, learnt_at=newest))
+    assert sound.passed, sound.rule
+    early = newest - timedelta(minutes=1)
+    found = causality.no_look_ahead(used(sound_lake, manifest=manifest, learnt_at=early))
+    assert not found.passed
+    assert "labels were not known" in found.rule
+
+
+def test_a_run_says_when_it_learnt_and_an_old_one_had_learnt_by_now() -> None:
+    then = NOW - DAY
+    assert causality.learnt_at({"cryptoml.as_of": then.isoformat()}, NOW) == then
+    assert causality.learnt_at({"lake.raw_prices": "4"}, NOW) == NOW
+    for wrong in ("yesterday", "2024-03-01T12:00"):
+        with pytest.raises(ValueError, match=wrong):
+            causality.learnt_at({"cryptoml.as_of": wrong}, NOW)
 
 
 def test_the_versions_used_count_and_not_what_was_stored_since(tmp_path: Path) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
 
 import polars as pl
 import pytest
 from pydantic import ValidationError
 
 from cryptoml_assets.deployment import criteria
-from cryptoml_assets.deployment.trials import overlapping_verdicts, trials_of
+from cryptoml_assets.deployment.trials import overlapping_verdicts, searched, trials_of
+from cryptoml_assets.errors import ApprovalError
 from cryptoml_serving.contract.approval import Criterion
 
 DAY = timedelta(days=1)
@@ -141,22 +144,47 @@ def test_differences_are_named_and_not_all_of_them() -> None:
     assert "place 3" not in rule
 
 
-COMPARISON = pl.DataFrame({"served": [True, True, False], "trials": [5, 1, 1]})
-
-
 def test_trials_are_the_searched_configurations_of_what_can_be_served_and_earlier_verdicts() -> (
     None
 ):
-    assert trials_of(COMPARISON, searched=1) == 2
-    assert trials_of(COMPARISON, searched=3, earlier=7) == 13
-    for wrong in (
-        {"searched": 0},
-        {"searched": 1, "earlier": -1},
-    ):
+    assert trials_of({"linear": 1, "mlp": 1}) == 2
+    assert trials_of({"linear": 3, "mlp": 8}, earlier=7) == 18
+    for wrong in ({}, {"linear": 1, "mlp": 0}):
         with pytest.raises(ValueError, match="at least"):
-            trials_of(COMPARISON, **wrong)
+            trials_of(wrong)
     with pytest.raises(ValueError, match="at least"):
-        trials_of(COMPARISON.filter(~pl.col("served")), searched=1)
+        trials_of({"linear": 1}, earlier=-1)
+
+
+COMPARISON = pl.DataFrame(
+    {
+        "family": ["linear", "mlp", "lightgbm"],
+        "served": [True, True, False],
+        "run_id": ["one", "other", None],
+    }
+)
+
+
+def runs(**searched: dict[str, str]) -> Any:
+    """The tracker, as far as it tells the parameters of runs."""
+    return SimpleNamespace(
+        get_run=lambda run: SimpleNamespace(data=SimpleNamespace(params=searched[run]))
+    )
+
+
+def test_what_was_searched_is_what_each_run_says() -> None:
+    client = runs(one={"search_trials": "8"}, other={"search_trials": "3"})
+    assert searched(client, COMPARISON) == {"linear": 8, "mlp": 3}
+
+
+@pytest.mark.parametrize("said", [{}, {"search_trials": "0"}, {"search_trials": "many"}])
+def test_a_search_that_is_not_known_is_no_search_of_one(said: dict[str, str]) -> None:
+    client = runs(one={"search_trials": "8"}, other=said)
+    with pytest.raises(ApprovalError, match=r"run of mlp does not say .* candidate_models again"):
+        searched(client, COMPARISON)
+    gone = COMPARISON.with_columns(run_id=pl.lit(None, pl.String))
+    with pytest.raises(ApprovalError, match="run of linear does not say"):
+        searched(client, gone)
 
 
 def test_only_other_versions_on_rows_of_the_same_window_count_and_each_once() -> None:

@@ -104,6 +104,16 @@ def test_without_the_tables_it_was_made_of_nothing_is_approved(
     assert "which version of price_features" in verdict.failures[0]
 
 
+def test_a_run_that_says_no_instant_proves_nothing_of_its_labels(
+    trained: tuple[Runs, Version],
+) -> None:
+    runs, candidate = trained
+    told = replace(runs, tags={"cryptoml.as_of": "2024-03-01"})
+    _, verdict = judged(told, candidate, required=("no_look_ahead",))
+    assert failed(verdict) == {"no_look_ahead"}
+    assert "an instant names its zone" in verdict.failures[0]
+
+
 def test_what_was_taken_out_of_service_stays_out(trained: tuple[Runs, Version]) -> None:
     _, verdict = judged(*trained, withdrawn=frozenset({"7"}))
     assert failed(verdict) == {"not_withdrawn"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from cryptoml_assets.resources.lake import Lake
 from cryptoml_serving.contract.approval import read_signed, verify
 from cryptoml_serving.contract.deployment import read_deployment
 from cryptoml_serving.contract.registry import CHAMPION_ALIAS, DEPLOYMENT_TAG, approval_file
-from tests.deployment_world import KEY, MODEL, decision, subject
+from tests.deployment_world import KEY, MODEL, PASSED, decision, subject
 from tests.serving_world import build_templates
 
 
@@ -45,8 +46,12 @@ class Registry:
         made = self.decision(version, *how)
         return promotion.decide(self.client, self.lake, KEY, made, **other)
 
-    def reconcile(self) -> promotion.Reconciled:
-        return promotion.reconcile(self.client, self.lake, KEY, MODEL)
+    def reconcile(self, **other: Any) -> promotion.Reconciled:
+        return promotion.reconcile(self.client, self.lake, KEY, MODEL, **other)
+
+    @property
+    def standing(self) -> Standing:
+        return standing(history.read(self.lake, KEY.public_key()), MODEL)
 
     @property
     def model(self) -> Any:
@@ -173,6 +178,41 @@ def test_what_answers_is_made_no_challenger(registry: Registry) -> None:
     registry.check_in_step()
 
 
+def test_a_challenger_withdrawn_while_it_was_reviewed_is_not_promoted(registry: Registry) -> None:
+    registry.decide(1)
+    registry.decide(2, "approve", "shadow")
+    reviewed = registry.standing
+    registry.decide(2, "withdraw", "none")
+    with pytest.raises(ApprovalError, match="version 2 is no challenger by now"):
+        registry.decide(2, "promote", seen=reviewed)
+    with pytest.raises(ApprovalError, match="version 3 is no challenger by now"):
+        registry.decide(3, "promote")
+    other = replace(registry.decision(2, "promote"), subject=subject(2))
+    registry.decide(2, "approve", "shadow")
+    with pytest.raises(ApprovalError, match="no challenger"):
+        promotion.decide(registry.client, registry.lake, KEY, other)
+    assert registry.standing.champion_version == "1"
+    registry.check_in_step()
+
+
+@pytest.mark.parametrize("rules", [(), ("not_withdrawn",)])
+def test_a_version_withdrawn_since_its_verdict_is_not_approved(
+    registry: Registry, rules: tuple[str, ...]
+) -> None:
+    registry.decide(1)
+    registry.decide(2, "approve", "shadow")
+    judged = registry.standing
+    registry.decide(2, "withdraw", "none")
+    passed = (PASSED.model_copy(update={"name": name}) for name in rules)
+    made = replace(registry.decision(2), criteria=(PASSED, *passed))
+    with pytest.raises(ApprovalError, match="version 2 was rolled back or withdrawn since"):
+        promotion.decide(registry.client, registry.lake, KEY, made, seen=judged)
+    # A rule that nobody asks for stands in no way of a verdict newer than the withdrawal.
+    again = replace(made, criteria=(PASSED,))
+    promotion.decide(registry.client, registry.lake, KEY, again, seen=registry.standing)
+    assert registry.alias == "2"
+
+
 @pytest.mark.parametrize(
     "step", ["log_artifact", "set_registered_model_alias", "set_registered_model_tag"]
 )
@@ -208,10 +248,39 @@ def test_an_alias_moved_by_hand_is_told_and_put_back(
         registry.client.delete_registered_model_alias(MODEL, CHAMPION_ALIAS)
     else:
         registry.client.set_registered_model_alias(MODEL, CHAMPION_ALIAS, moved_to)
-    found = registry.reconcile()
+    told: list[promotion.Reconciled] = []
+    found = registry.reconcile(tell=told.append)
+    assert told == [found]
     assert found.moved_by_hand
     assert (found.alias_before, found.alias_now) == (moved_to, "2")
     registry.check_in_step()
+    registry.reconcile(tell=told.append)
+    assert told == [found]
+
+
+@pytest.mark.parametrize("made", [(3,), (2,), (3, "approve", "shadow"), (1, "rollback")])
+def test_a_decision_that_finds_a_moved_alias_tells_of_it(
+    registry: Registry, made: tuple[Any, ...]
+) -> None:
+    registry.decide(1)
+    registry.decide(2)
+    registry.client.delete_registered_model_alias(MODEL, CHAMPION_ALIAS)
+    told: list[promotion.Reconciled] = []
+    registry.decide(*made, tell=told.append)
+    assert [(each.alias_before, each.alias_now) for each in told] == [(None, registry.alias)]
+    registry.check_in_step()
+
+
+def test_a_moved_alias_is_told_of_though_serving_cannot_be(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.decide(1)
+    registry.client.set_registered_model_alias(MODEL, CHAMPION_ALIAS, "3")
+    told: list[promotion.Reconciled] = []
+    monkeypatch.setattr(registry.client, "set_registered_model_tag", None)
+    with pytest.raises(TypeError):
+        registry.decide(2, tell=told.append)
+    assert [(each.alias_before, each.alias_now) for each in told] == [("3", "2")]
 
 
 def test_an_alias_before_any_decision_is_by_hand(registry: Registry) -> None:

@@ -93,6 +93,16 @@ def test_too_short_or_empty_samples_prove_nothing(count: int, gain: float) -> No
     assert bootstrap_p_value(events, np.full(count, gain), 2 * HOUR, 1) == 1.0
 
 
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [slice(None), 0], ids=["all", "one"])
+def test_gains_that_are_no_finite_numbers_prove_nothing(wrong: float, place: slice | int) -> None:
+    events, gains = START + np.arange(500) * BAR, np.full(500, 1.0)
+    assert bootstrap_p_value(events, gains, 2 * HOUR, 1) < 0.01
+    gains[place] = wrong
+    assert bootstrap_p_value(events, gains, 2 * HOUR, 1) == 1.0
+    assert bootstrap_p_value(events, -gains, 2 * HOUR, 1) == 1.0
+
+
 def test_samples_shorter_than_two_blocks_have_no_interval() -> None:
     assert bootstrap_interval(START + np.arange(20) * BAR, np.ones(20), 2 * HOUR, 1) is None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -126,6 +127,15 @@ def test_what_was_better_once_is_not_promoted_when_it_no_longer_is() -> None:
     assert verdict(turned).verdict == "keep"
 
 
+@pytest.mark.parametrize("wrong", [np.inf, -np.inf, np.nan])
+def test_losses_that_are_no_numbers_neither_promote_nor_withdraw(wrong: float) -> None:
+    first = pl.when(pl.int_range(pl.len()) == 0)
+    rows = pairs(5, gain=0.5)
+    found = verdict(rows.with_columns(first.then(wrong).otherwise("gain").alias("gain")))
+    assert found.verdict == "keep"
+    assert {each.name: each.figure for each in found.criteria}["challenger_better"] == 1.0
+
+
 @pytest.mark.parametrize(
     ("service", "expected"),
     [
@@ -150,6 +160,36 @@ def test_errors_and_latency_decide_beside_quality(service: Service | None, expec
     # Before the first look a faulty challenger goes as well, and nothing else happens.
     early = verdict(better[:50], service)
     assert early.verdict == ("abort" if expected == "abort" else "keep")
+
+
+@pytest.mark.parametrize(
+    ("predictions", "errors", "expected"),
+    [
+        # One broken reading of five symbols soon after the start, and of four workers at once.
+        (25, 5, "keep"),
+        (2000, 20, "keep"),
+        # Ten broken readings of a thousand are what is allowed; as many errors more are luck.
+        (5000, 50, "promote"),
+        (5000, 75, "promote"),
+        (5000, 150, "abort"),
+        (4995, 4995, "keep"),
+    ],
+)
+def test_predictions_of_one_reading_fail_as_one(
+    predictions: int, errors: int, expected: str
+) -> None:
+    service = Service(predictions, errors, 0.01, 500 if expected == "promote" else 0, at_once=5)
+    assert verdict(pairs(5, gain=0.5), service).verdict == expected
+
+
+def test_a_late_look_can_still_decide() -> None:
+    """What the tenth look may spend is less than a bootstrap of 2,000 draws can tell."""
+    late = replace(LIMITS, minimum=10, significance=0.05)
+    rows = pairs(5, instants=400)
+    turn = pl.when(pl.int_range(pl.len()) < 250).then("gain").otherwise(pl.col("gain") + 2.0)
+    found = look(rows.with_columns(turn.alias("gain")), "direction", late, seed=1)
+    assert (found.verdict, found.number >= 10) == ("promote", True)
+    assert found.p_value <= found.spent < 1 / 2001
 
 
 def test_slowness_that_the_champion_shares_withdraws_nobody() -> None:
@@ -179,7 +219,7 @@ class World:
         self.roster = Roster(state)
         self.challengers = Challengers(
             settings=settings, loader=self, features=self, metrics=self.metrics,
-            state=state, roster=self.roster, log=None,
+            state=state, roster=self.roster, announce=lambda _: None, log=None,
         )  # type: ignore[arg-type]  # fmt: skip
         shadow = Placement(model_version="2", bundle_digest=self.digest, run_id="r", role="shadow")
         self.deployment = Deployment(
@@ -214,7 +254,7 @@ class World:
 
     def judged(self) -> tuple[str, Service | None]:
         """The verdict on it by what the service tells, before the first look."""
-        told = counted(figures({"": parse(self.metrics.exposition().decode())}), "2", "shadow")
+        told = counted(figures({"": parse(self.metrics.exposition().decode())}), "2", "shadow", 2)
         return verdict(pairs(5)[:50], told).verdict, told
 
 
@@ -235,17 +275,19 @@ def test_an_outage_that_all_share_withdraws_no_challenger() -> None:
     # What it does not manage itself counts as much as what it does.
     world.read_fails, world.predict_fails = None, RuntimeError("broken")
     world.turn(10)
+    assert world.judged()[0] == "keep"
+    world.turn(990)
     outcome, known = world.judged()
     assert known is not None
-    assert (known.predictions, known.errors) == (40, 20)
+    assert (known.predictions, known.errors) == (2020, 2000)
     assert outcome == "abort"
 
 
 def test_a_challenger_whose_bundle_is_refused_is_withdrawn() -> None:
     world = World()
     world.load_fails = ModelRefusedError()
-    world.turn(10)
-    assert world.judged() == ("abort", Service(20, 20, None, 0))
+    world.turn(1000)
+    assert world.judged() == ("abort", Service(2000, 2000, None, 0, at_once=2))
 
 
 def test_only_what_both_predicted_is_compared() -> None:

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from cryptoml_assets.deployment import history, standing
+from cryptoml_assets.monitoring import stale
 from cryptoml_assets.monitoring.exporter import _MOST_SAMPLES as MOST_SAMPLES
 from cryptoml_assets.monitoring.exporter import (
     METRICS,
@@ -25,7 +26,7 @@ from cryptoml_assets.operations.exporter import dagster_source
 from cryptoml_assets.resources import runs
 from cryptoml_assets.resources.lake import Lake
 from tests.deployment_world import KEY, MODEL, decided, decision
-from tests.monitored_lake import fill, performance_row, write_performance
+from tests.monitored_lake import NOW, fill, performance_row, write_performance
 
 Samples = dict[tuple[str, tuple[str, ...]], float]
 
@@ -45,11 +46,11 @@ def scraped(collector: GraphCollector) -> tuple[Samples, set[str]]:
     return samples, names
 
 
-def of_lake(lake: Lake) -> GraphCollector:
+def of_lake(lake: Lake, now: datetime = NOW) -> GraphCollector:
     def stands() -> standing.Standing:
         return standing.standing(history.read(lake, KEY.public_key()), MODEL)
 
-    return GraphCollector(lake_sources(lake, stands))
+    return GraphCollector(lake_sources(lake, stands, lambda: now))
 
 
 def test_every_table_of_the_lake_is_told(tmp_path: Path) -> None:
@@ -101,6 +102,23 @@ def test_an_empty_lake_has_no_samples_and_no_errors(tmp_path: Path) -> None:
     assert names == set(METRICS)
     assert {name for name, _ in samples} == {"exporter_errors_total"}
     assert set(samples.values()) == {0.0}
+
+
+def test_a_report_that_is_out_of_date_is_no_gauge_of_now(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    fill(lake)
+    fresh, _ = scraped(of_lake(lake, NOW + stale.LONGEST))
+    late, _ = scraped(of_lake(lake, NOW + stale.LONGEST + timedelta(seconds=1)))
+    assert fresh == scraped(of_lake(lake))[0]
+    assert late.items() < fresh.items()
+    # What adds up, and what stands until it is decided anew, is as true as before.
+    assert {name for name, _ in late} == {
+        "trading_pnl_usd",
+        "gate_verdicts_total",
+        "gate_failures_total",
+        "deployed_model_info",
+        "exporter_errors_total",
+    }
 
 
 def test_only_the_standing_champion_is_told_and_only_what_was_judged(tmp_path: Path) -> None:

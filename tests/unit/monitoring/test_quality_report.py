@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from cryptoml_assets.monitoring import quality, quality_assets
+from cryptoml_assets.monitoring import quality, quality_assets, stale
 from cryptoml_assets.monitoring.quality import Figure, Report, State, overall
 from cryptoml_assets.monitoring.quality_assets import last_look, quality_report
 from cryptoml_assets.monitoring.quality_figures import (
@@ -158,13 +158,32 @@ def test_live_figures_are_those_of_the_standing_champion(tmp_path: Path) -> None
         performance_row("1h", accuracy=0.0),
     )
     table = lake.scan("model_performance").collect()
-    told = of_performance(table, "1")
+    told = of_performance(table, "1", NOW)
     assert told["accuracy"] == Figure(pytest.approx(0.575), grave=False)
     assert told["accuracy_trend"].value == pytest.approx(-0.05)
     assert told["mse"].value == pytest.approx(1.25e-4)
-    for nothing in (of_performance(None, "1"), of_performance(table, None)):
+    for nothing in (of_performance(None, "1", NOW), of_performance(table, None, NOW)):
         assert all(figure.value is None and figure.why for figure in nothing.values())
-    assert of_performance(table, "3")["accuracy"].value is None
+    assert of_performance(table, "3", NOW)["accuracy"].value is None
+
+
+def test_figures_of_reports_that_no_longer_come_are_unknown(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    write_performance(lake, *(performance_row(w, below_promise=True) for w in ("24h", "7d")))
+    write_drift(lake, "feature_drift", FEATURES, 0.1)
+
+    def states(now: datetime) -> dict[str, tuple[State, str]]:
+        live = of_performance(lake.scan("model_performance").collect(), "1", now)
+        drift = of_drift(lake.scan("feature_drift").collect(), now)
+        given = {**live, "drift": drift}
+        made = quality.judge(given, quality.rules(settings()), now, "simulated")
+        return {each.rule.metric: (each.state, each.why) for each in made.lines}
+
+    figures = ("accuracy", "accuracy_trend", "mse", "drift")
+    fresh, late = states(NOW + stale.LONGEST), states(NOW + timedelta(hours=6, minutes=30))
+    assert State.UNKNOWN not in {fresh[each][0] for each in figures}
+    assert {late[each][0] for each in figures} == {State.UNKNOWN}
+    assert "2024-03-01 12:00 UTC, 6.5 hours old" in late["drift"][1]
 
 
 @pytest.mark.parametrize("window", ["24h", "7d"])
@@ -172,7 +191,7 @@ def test_a_broken_promise_is_critical_whatever_the_accuracy(tmp_path: Path, wind
     lake = Lake(str(tmp_path))
     rows = [performance_row(w, accuracy=0.51, below_promise=w == window) for w in ("24h", "7d")]
     write_performance(lake, *rows)
-    told = of_performance(lake.scan("model_performance").collect(), "1")
+    told = of_performance(lake.scan("model_performance").collect(), "1", NOW)
     made = quality.judge(told, quality.rules(settings()), NOW, "simulated")
     states = {line.rule.metric: line.state for line in made.lines}
     assert (states["accuracy"], states["accuracy_trend"]) == (State.CRITICAL, State.HEALTHY)
@@ -186,9 +205,9 @@ def test_drift_is_the_share_of_what_could_be_judged(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
     write_drift(lake, "feature_drift", FEATURES, 0.3)
     drift = lake.scan("feature_drift").collect()
-    assert of_drift(drift).value == pytest.approx(2 / 3)
-    assert of_drift(drift.with_columns(psi=pl.lit(None, pl.Float64))).value is None
-    assert of_drift(None).value is None
+    assert of_drift(drift, NOW).value == pytest.approx(2 / 3)
+    assert of_drift(drift.with_columns(psi=pl.lit(None, pl.Float64)), NOW).value is None
+    assert of_drift(None, NOW).value is None
 
 
 @pytest.mark.parametrize(
@@ -205,7 +224,8 @@ def test_drift_of_features_nobody_judged_is_not_healthy(
 ) -> None:
     indices = [*([None] * unjudged), *([0.1] * (80 - unjudged))]
     marks = [n >= 80 - drifted for n in range(80)]
-    figure = of_drift(pl.DataFrame({"psi": indices, "drifted": marks}))
+    rows = pl.DataFrame({"psi": indices, "drifted": marks, "window_end": [NOW] * 80})
+    figure = of_drift(rows, NOW)
     made = quality.judge({"drift": figure}, quality.rules(settings()), NOW, "simulated")
     (line,) = [each for each in made.lines if each.rule.metric == "drift"]
     assert line.state is state
@@ -268,6 +288,7 @@ def test_the_asset_reports_on_whatever_there_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CRYPTOML_INFERENCE_ADMIN_URLS", "http://127.0.0.1:9")
+    monkeypatch.setenv("CRYPTOML_NOW", NOW.isoformat())
     settings.cache_clear()
     uri = str(tmp_path / "lake")
     write_performance(Lake(uri), performance_row(), performance_row("7d"))

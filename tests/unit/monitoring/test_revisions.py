@@ -6,15 +6,24 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
 
 import polars as pl
+import pytest
+from deltalake import DeltaTable
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, TEMPORARILY_UNAVAILABLE
 
+from cryptoml_assets.errors import LakeError, TrainingRecordError
 from cryptoml_assets.features.catalog import TTL, features_of
 from cryptoml_assets.features.compute import price_features
 from cryptoml_assets.monitoring import looks
-from cryptoml_assets.monitoring.looks import Looked, keep_looked, look, read_looked
+from cryptoml_assets.monitoring.gone import version_gone
+from cryptoml_assets.monitoring.learnt import learnt_by
+from cryptoml_assets.monitoring.looks import Looked, Since, keep_looked, look, read_looked
 from cryptoml_assets.monitoring.revisions import SCHEMA, Learnt, merged, revised_values
 from cryptoml_assets.resources.lake import Lake
 from cryptoml_serving.contract.served import SERVED_PREDICTIONS
@@ -45,6 +54,7 @@ class World:
     made: dict[str, tuple[str, str, datetime]] = field(default_factory=dict)
     impact: pl.DataFrame = field(default_factory=SCHEMA.to_frame)
     trained: int = 0
+    tracker_is_down: bool = False
 
     def __post_init__(self) -> None:
         self.trained = self.lake.replace_days("price_features", self.rows, DAYS)
@@ -76,14 +86,28 @@ class World:
         return found.problems
 
     def learnt(self, version: str) -> Learnt | None:
+        if self.tracker_is_down:
+            message = "no route to the tracker"
+            raise TrainingRecordError(message)
         if version not in INPUTS:
             return None
         inputs = {"price_features": INPUTS[version]}
         versions = {"price_features": self.trained}
         return Learnt(version, inputs, START + 6 * timedelta(hours=1), START + DAY, versions)
 
+    def revise(self, step: int, close: float) -> None:
+        here = pl.col("open_time") == START + step * BAR
+        self.change(self.bars.with_columns(close=pl.when(here).then(close).otherwise("close")))
+
     def affected(self) -> set[str]:
         return set(self.impact.filter(kind="prediction")["prediction_id"])
+
+    def trained_rows(self) -> dict[str, int]:
+        """How many training rows changed of each version, as far as was told."""
+        told = (
+            self.impact.filter(kind="training").group_by("model_version").agg(pl.col("rows").sum())
+        )
+        return dict(told.iter_rows())
 
 
 def value(rows: pl.DataFrame, version: str, symbol: str, at: datetime) -> list[float | None]:
@@ -259,3 +283,118 @@ def test_more_commits_than_are_compared_one_by_one_are_compared_at_once(monkeypa
             world.change(world.bars.with_columns(close=close))
         world.look()
         assert world.affected() == set(world.made)
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_what_changed_while_the_tracker_was_down_is_told_once_it_answers(known: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        world = World(Lake(folder))
+        world.log("1", "BTC/USDT", START + 101 * BAR)
+        if known:
+            assert world.look(["1"]) == ()
+        world.revise(100, 1.0)
+        world.tracker_is_down = True
+        for _ in range(2):
+            (problem,) = world.look(["1"])
+            assert "the next look tries again: no route to the tracker" in problem
+        assert world.impact.is_empty()
+        # Logged and not revised since, so it is of no concern, and out of any role by now.
+        world.log("1", "ETH/USDT", START + 101 * BAR)
+        world.tracker_is_down = False
+        assert world.look() == ()
+        assert world.affected() == {next(iter(world.made))}
+        assert world.trained_rows() == {"1": 4}
+        assert read_looked(world.lake).behind == {}
+        told = world.impact
+        assert world.look() == ()
+        assert world.impact.equals(told)
+
+
+@pytest.mark.parametrize("error", [OSError("timed out"), LakeError("cannot be read")])
+def test_what_the_lake_did_not_answer_is_compared_by_the_next_look(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def silent(*_: object) -> pl.DataFrame:
+        raise error
+
+    with tempfile.TemporaryDirectory() as folder:
+        world = World(Lake(folder))
+        world.log("1", "BTC/USDT", START + 101 * BAR)
+        assert world.look(["1"]) == ()
+        world.revise(100, 1.0)
+        with monkeypatch.context() as down:
+            down.setattr(looks, "revised_rows", silent)
+            assert all("tries again" in problem for problem in world.look(["1"]))
+        assert world.impact.is_empty()
+        assert world.look(["1"]) == ()
+        assert world.affected() == set(world.made)
+        assert world.trained_rows() == {"1": 4}
+
+
+def test_a_version_of_a_table_that_was_cleaned_away_is_given_up(tmp_path: Path) -> None:
+    world = World(Lake(str(tmp_path)))
+    assert world.look(["1"]) == ()
+    world.revise(100, 1.0)
+    table = DeltaTable(world.lake.address("price_features"))
+    assert table.vacuum(0, enforce_retention_duration=False, dry_run=False)
+    (problem,) = world.look(["1"])
+    assert "were not compared" in problem
+    assert "again" not in problem
+    assert world.look(["1"]) == ()
+    table.create_checkpoint()
+    (tmp_path / "price_features" / "_delta_log" / f"{0:020}.json").unlink()
+    assert version_gone(world.lake, "price_features", 0)
+    assert not version_gone(world.lake, "price_features", world.lake.version("price_features"))
+    assert not version_gone(Lake(str(tmp_path / "down")), "price_features", 0)
+
+
+def test_looks_stored_before_models_could_stay_behind_go_on(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    old = {"table": ["price_features"], "version": [3], "models": ["1,2"]}
+    lake.overwrite(looks.TABLE, pl.DataFrame(old))
+    looked = read_looked(lake)
+    assert looked == Looked({"price_features": 3}, frozenset({"1", "2"}))
+    behind = {"2": Since({"price_features": 1}, known=False)}
+    keep_looked(lake, Looked(looked.versions, looked.models, behind))
+    assert read_looked(lake).behind == behind
+    assert read_looked(lake).since("1") == Since({"price_features": 3}, known=True)
+
+
+class Tracker:
+    """A tracker whose run, or whose answer, is missing."""
+
+    def __init__(self, error: Exception | None = None, files: Sequence[str] = ()) -> None:
+        self.error, self.files = error, files
+
+    def get_model_version(self, _name: str, _version: str) -> SimpleNamespace:
+        if self.error:
+            raise self.error
+        return SimpleNamespace(run_id="run")
+
+    def get_run(self, _run: str) -> SimpleNamespace:
+        return SimpleNamespace()
+
+    def download_artifacts(self, *_: str) -> str:
+        message = "The following failures occurred while downloading"
+        raise MlflowException(message)
+
+    def list_artifacts(self, *_: str) -> list[SimpleNamespace]:
+        return [SimpleNamespace(path=each) for each in self.files]
+
+
+@pytest.mark.parametrize(
+    ("tracker", "gone"),
+    [
+        (Tracker(MlflowException("no version 7", RESOURCE_DOES_NOT_EXIST)), True),
+        (Tracker(MlflowException("503", TEMPORARILY_UNAVAILABLE)), False),
+        (Tracker(files=[]), True),
+        (Tracker(files=["bundle/manifest.json"]), False),
+    ],
+)
+def test_only_what_the_tracker_lacks_is_gone(tmp_path: Path, tracker: Tracker, gone: bool) -> None:
+    learnt = learnt_by(tracker, Lake(str(tmp_path)), "m", [])
+    if gone:
+        assert learnt("7") is None
+    else:
+        with pytest.raises(TrainingRecordError):
+            learnt("7")
