@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -123,7 +124,9 @@ def say(name: str, seen: object) -> None:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
+    """End a program; one that began a session of its own with whatever it started."""
+    alone = process.poll() is None and os.getpgid(process.pid) == process.pid
+    os.killpg(process.pid, signal.SIGTERM) if alone else process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(20)
     process.kill()
@@ -166,7 +169,9 @@ def redis(stack: Stack) -> None:
     (stack.folder / "valkey-server").symlink_to(get_binary_path())
     path = f"{stack.folder}{os.pathsep}{os.environ['PATH']}"
     environment = {**SERVICES["redis"]["environment"], "PATH": path}
-    process = stack.program("redis", *SERVICES["redis"]["command"], env=environment)
+    # The server outlives its shell.
+    command = SERVICES["redis"]["command"]
+    process = stack.program("redis", *command, env=environment, start_new_session=True)
     stack.wait("redis", process, lambda: listens(6379))
 
 

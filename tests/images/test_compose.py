@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 from redis import Redis
@@ -249,7 +251,11 @@ def test_the_store_of_features_starts_and_asks_for_the_password(tmp_path: Path) 
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     environment = {**SERVICES["redis"]["environment"], "PATH": path}
     server = subprocess.Popen(
-        [shell, flag, command], env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL
+        [shell, flag, command],
+        env=environment,
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
     )
     try:
         once = Retry(NoBackoff(), 0)
@@ -261,10 +267,14 @@ def test_the_store_of_features_starts_and_asks_for_the_password(tmp_path: Path) 
             assert client.config_get("maxmemory") == {"maxmemory": str(192 * 2**20)}
             with pytest.raises(AuthenticationError):
                 stranger.ping()
-        # Nothing secret is in what `ps` shows.
-        assert PASSWORD not in Path(f"/proc/{server.pid}/cmdline").read_text()
+        # Nothing secret is in what `ps` shows, neither of the shell nor of the server.
+        shell_process = psutil.Process(server.pid)
+        shown = [each.cmdline() for each in (shell_process, *shell_process.children())]
+        assert "valkey-server" in str(shown[1:])
+        assert PASSWORD not in str(shown)
     finally:
-        server.terminate()
+        # The server outlives its shell.
+        os.killpg(server.pid, signal.SIGTERM)
         server.wait(20)
 
 
