@@ -3,7 +3,7 @@
 Compiling keeps every core busy for seconds, and callers waiting. The other process has the lowest
 priority, and leaves its programs in the cache that both share, so that this one only reads them::
 
-    python -m cryptoml_serving.runtime.forerunner BUNDLE DIGEST PROGRAMS 8,64,512
+    python -m cryptoml_serving.runtime.forerunner BUNDLE DIGEST PROGRAMS 8,64,512 30
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ def compile_beside(bundle: Path, digest: str, programs: Path, sizes: Sequence[in
 
     # Without the working directory: nothing that lies there is imported.
     command = [sys.executable, "-P", "-m", __name__, str(bundle), digest, str(programs)]
-    command.append(",".join(map(str, sizes)))
+    command += [",".join(map(str, sizes)), str(_MOST_SECONDS)]
     try:
         if (bundle / MODEL_FILE).stat().st_size < _SMALL_BYTES:
             return False
         done = subprocess.run(  # noqa: S603 - our own module, and what we verified
             command, capture_output=True, text=True, timeout=_MOST_SECONDS, check=False
         )
-        why = done.stderr[-500:] if done.returncode else ""
+        why = (done.stderr[-500:] or f"it ended with {done.returncode}") if done.returncode else ""
     except (OSError, subprocess.TimeoutExpired) as error:
         why = str(error)
     if why:
@@ -78,10 +78,10 @@ class _Alone:
 
 def main() -> int:
     """Compile, at the lowest priority, and end."""
-    bundle, digest, programs, sizes = sys.argv[1:]
+    bundle, digest, programs, sizes, seconds = sys.argv[1:]
     # Whatever becomes of the process that waits for this one.
     end_with_parent()
-    signal.alarm(round(_MOST_SECONDS))
+    signal.setitimer(signal.ITIMER_REAL, float(seconds))
     os.nice(_LOWEST)
     if sys.platform == "linux":
         # Whoever answers need not wait for the end of this one's turn.
