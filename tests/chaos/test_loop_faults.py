@@ -33,8 +33,7 @@ def theatre(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theatre]:
 @pytest.mark.parametrize("shots", SCHEDULES, ids=lambda shots: "-".join(s.target for s in shots))
 def test_the_loop_closes_whatever_is_killed(theatre: Theatre, shots: tuple[Shot, ...]) -> None:
     outcome = play(theatre, shots)
-    assert outcome.kills.total() == len(shots), outcome
-    # A write of the tracker may have been over before it was seen: then it was the run.
-    assert outcome.kills - Counter(shot.target for shot in shots) <= Counter(["run"]), outcome
+    # A tracker counts only where it was seen to be written to; here a run writes hundreds of times.
+    assert outcome.kills == Counter(shot.target for shot in shots), outcome
     assert outcome.sound, outcome
     assert outcome.answers
